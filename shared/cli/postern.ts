@@ -1,0 +1,79 @@
+#!/usr/bin/env node
+import { Command, CommanderError } from 'commander';
+import { isPosternError } from '../errors.ts';
+import { EXIT } from './exit.ts';
+
+/**
+ * The program's subcommands and the module of each. This is the one place that knows both halves, and only by
+ * file name: a computed import keeps `parent/` and `guest/` out of this project's references, and a command that
+ * is not run is not loaded.
+ */
+const COMMANDS: Record<string, { readonly summary: string; readonly module: string }> = {
+  demo: { summary: 'show the whole of it on this machine, in seconds', module: '../demo/command' },
+  parent: { summary: 'serve guests from the parent host', module: '../../parent/command' },
+  guest: { summary: 'run the agent in the guest, and a workload behind it', module: '../../guest/command' },
+  policy: { summary: 'check a policy, or explain what it decides', module: '../policy/command' },
+  doctor: { summary: 'say what this machine lacks and what to do about it', module: './doctor' },
+};
+
+/** What every module in COMMANDS exports. */
+export interface CommandModule {
+  command(): Command;
+}
+
+async function main(argv: readonly string[]): Promise<void> {
+  const program = new Command('postern')
+    .description(
+      'A network and a disk for an enclave, through a parent that is trusted for nothing but uptime.',
+    )
+    .version(await version(), '-V, --version')
+    .showHelpAfterError('(postern --help lists the commands)')
+    .addHelpText('after', `\nExit codes: 0 done or yes, 1 failed or no, 2 bad input, nothing was started.`)
+    .exitOverride();
+  const name = argv[0] ?? '';
+  for (const [commandName, { summary }] of Object.entries(COMMANDS)) {
+    if (commandName === name) program.addCommand((await load(commandName)).command());
+    else program.command(commandName).summary(summary).description(summary);
+  }
+  for (const command of program.commands) overrideExit(command);
+  if (argv.length === 0) {
+    program.outputHelp();
+    return;
+  }
+  await program.parseAsync(argv, { from: 'user' });
+}
+
+function overrideExit(command: Command): void {
+  command.exitOverride();
+  for (const inner of command.commands) overrideExit(inner);
+}
+
+async function load(name: string): Promise<CommandModule> {
+  const extension = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
+  return import(new URL(COMMANDS[name]?.module + extension, import.meta.url).href);
+}
+
+async function version(): Promise<string> {
+  const { readFile } = await import('node:fs/promises');
+  // The sources are two folders below package.json, the built files three.
+  for (const up of ['../../package.json', '../../../package.json']) {
+    const text = await readFile(new URL(up, import.meta.url), 'utf8').catch(() => undefined);
+    if (text !== undefined) return (JSON.parse(text) as { version: string }).version;
+  }
+  return 'unknown';
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  if (error instanceof CommanderError) {
+    // commander has printed its message; help and version come here too, with exit code 0.
+    process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.badInput;
+  } else if (isPosternError(error)) {
+    process.stderr.write(`postern: ${error.code}\n${error.message}\n`);
+    const badInput = error.code.startsWith('ERR_CONFIG_') || error.code === 'ERR_ADDRESS_INVALID';
+    process.exitCode = badInput ? EXIT.badInput : EXIT.failed;
+  } else {
+    throw error;
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * The closed set of things that Postern expects to go wrong. A coded error is handled or shown to a person;
+ * an uncoded one is a bug of ours and is not caught. `docs/errors.md` lists the same codes (a test compares).
+ */
+export const ERRORS = {
+  ERR_CONFIG_INVALID:
+    'a configuration, policy or command line has mistakes; every one is listed with its path',
+  ERR_CONFIG_UNREADABLE: 'a configuration file cannot be read or is larger than its limit',
+  ERR_ADDRESS_INVALID: 'a transport address is not vsock:CID:PORT, hybrid:PATH:PORT or unix:PATH',
+  ERR_TRANSPORT_REFUSED: 'nobody listens at the transport address, or the peer refused the stream',
+  ERR_TRANSPORT_UNREACHABLE: 'the transport address has no peer (no such CID, no such socket)',
+  ERR_TRANSPORT_TIMEOUT: 'the peer did not accept the stream within its deadline',
+  ERR_TRANSPORT_IN_USE: 'another process listens at the transport address',
+  ERR_TRANSPORT_DENIED: 'the operating system does not permit the transport address to this user',
+  ERR_TRANSPORT_UNSUPPORTED: 'this kernel or Node cannot carry the transport',
+  ERR_TRANSPORT_ABORTED: 'the caller gave up before the stream was there',
+  ERR_TRANSPORT_CLOSED: 'the stream ended before its peer had said what was due',
+  ERR_TRANSPORT_FAILED: 'the operating system reported another error on the stream',
+  ERR_WIRE_MALFORMED: 'a peer sent bytes that are not of the protocol',
+  ERR_WIRE_VERSION: 'a peer speaks no version of the protocol that this side speaks',
+  ERR_WIRE_TOO_LARGE: 'a peer announced a length over the limit',
+  ERR_WIRE_TIMEOUT: 'a peer did not finish a message within its deadline',
+  ERR_SESSION_UNREGISTERED: 'a stream came from a guest that has no live session',
+  ERR_SESSION_PROOF: 'a stream does not prove the session key of its guest',
+  ERR_SESSION_TAKEN: 'a session of this guest is live, or belongs to the holder of another key',
+  ERR_SESSION_LOST: 'the control stream ended or fell silent; its flows are ended too',
+  ERR_SESSION_UNKNOWN_GUEST: 'the peer is no guest of this configuration',
+  ERR_FLOW_DENIED: 'the policy or the operator’s guard refuses the destination',
+  ERR_FLOW_REFUSED: 'the destination refused the connection',
+  ERR_FLOW_UNREACHABLE: 'the destination cannot be reached',
+  ERR_FLOW_TIMEOUT: 'the destination did not answer in time',
+  ERR_FLOW_LIMIT: 'a limit of this guest is reached',
+} as const;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** One mistake in what a person wrote. `path` is dotted, with `[n]` for list entries; empty for the whole file. */
+export interface Problem {
+  readonly path: string;
+  readonly found: string;
+  readonly expected: string;
+  /** 1-based line of the source, where it is known. */
+  readonly line?: number;
+}
+
+export interface PosternErrorOptions {
+  readonly cause?: unknown;
+  readonly problems?: readonly Problem[];
+}
+
+/** The one error class of the project. Branch on `code`, never on the message. */
+export class PosternError extends Error {
+  override readonly name = 'PosternError';
+  readonly code: ErrorCode;
+  readonly problems: readonly Problem[];
+
+  constructor(code: ErrorCode, message: string, options: PosternErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.problems = options.problems ?? [];
+  }
+}
+
+/** True for an expected error, of any code or of the one given. */
+export function isPosternError(error: unknown, code?: ErrorCode): error is PosternError {
+  return error instanceof PosternError && (code === undefined || error.code === code);
+}
+
+/** `path: expected X, found Y`, the line a person reads for one problem. */
+export function formatProblem(problem: Problem, source: string): string {
+  const place = problem.line === undefined ? source : `${source}:${problem.line}`;
+  const path = problem.path === '' ? '' : `${problem.path}: `;
+  return `${place}: ${path}expected ${problem.expected}, found ${problem.found}`;
+}
