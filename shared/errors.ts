@@ -30,6 +30,12 @@ export const ERRORS = {
   ERR_FLOW_UNREACHABLE: 'the destination cannot be reached',
   ERR_FLOW_TIMEOUT: 'the destination did not answer in time',
   ERR_FLOW_LIMIT: 'a limit of this guest is reached',
+  ERR_STORE_UNAVAILABLE: 'the object store did not do it and may do it later',
+  ERR_STORE_AMBIGUOUS: 'a write may or may not have reached the object store',
+  ERR_STORE_DENIED: 'the object store, or the operator’s grant, does not permit it',
+  ERR_STORE_LIMIT: 'a key or an object is over a limit of the object store',
+  ERR_STORE_CORRUPT: 'the object store answered with something that cannot be its answer',
+  ERR_STORE_UNSUITABLE: 'the object store does not honour conditional writes, and cannot be used',
 } as const;
 
 export type ErrorCode = keyof typeof ERRORS;
