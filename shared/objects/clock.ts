@@ -1,0 +1,88 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+/** Time as an input, so that hours of retries run in milliseconds in a simulation. */
+export interface Clock {
+  /** Monotonic, in milliseconds, from any origin. */
+  nowMs(): number;
+  /** Resolves after that time, or as soon as the signal aborts; it never rejects. */
+  sleep(durationMs: number, signal?: AbortSignal): Promise<void>;
+}
+
+export const SYSTEM_CLOCK: Clock = {
+  nowMs: () => performance.now(),
+  async sleep(durationMs, signal) {
+    if (signal?.aborted) return;
+    try {
+      await delay(durationMs, undefined, signal === undefined ? {} : { signal });
+    } catch (error) {
+      if (!signal?.aborted) throw error;
+    }
+  },
+};
+
+interface Sleeper {
+  readonly wakeMs: number;
+  wake(): void;
+}
+
+/** A clock that stands still until it is told to go on. Sleepers wake in the order of their time, then of arrival. */
+export class VirtualClock implements Clock {
+  #nowMs = 0;
+  #sleepers: Sleeper[] = [];
+
+  nowMs(): number {
+    return this.#nowMs;
+  }
+
+  sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const onAbort = (): void => {
+        this.#sleepers = this.#sleepers.filter((other) => other !== sleeper);
+        resolve();
+      };
+      const wake = (): void => {
+        signal?.removeEventListener('abort', onAbort);
+        resolve();
+      };
+      const sleeper: Sleeper = { wakeMs: this.#nowMs + Math.max(0, durationMs), wake };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#sleepers.push(sleeper);
+    });
+  }
+
+  get sleeperCount(): number {
+    return this.#sleepers.length;
+  }
+
+  /** Wakes the earliest sleeper and moves the time there; false when nobody sleeps. */
+  step(): boolean {
+    let next: Sleeper | undefined;
+    for (const sleeper of this.#sleepers) {
+      if (next === undefined || sleeper.wakeMs < next.wakeMs) next = sleeper;
+    }
+    if (next === undefined) return false;
+    this.#sleepers = this.#sleepers.filter((sleeper) => sleeper !== next);
+    this.#nowMs = Math.max(this.#nowMs, next.wakeMs);
+    next.wake();
+    return true;
+  }
+
+  /**
+   * Lets everything run that is ready, then steps, until the promise settles. Only for work that waits for nothing
+   * but this clock and other promises.
+   * @throws Error when it can never settle: nothing is ready and nobody sleeps
+   */
+  async run<T>(work: Promise<T>): Promise<T> {
+    let settled = false;
+    const done = (): void => {
+      settled = true;
+    };
+    work.then(done, done);
+    for (;;) {
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      if (settled) return work;
+      if (!this.step()) throw new Error('virtual clock: the work waits for something that never comes');
+    }
+  }
+}
