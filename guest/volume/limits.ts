@@ -1,0 +1,100 @@
+/** The unit of the index, and of everything that is sealed. */
+export const BLOCK_BYTES = 4096;
+/** Blocks in one frame, the AEAD's unit: 64 KiB, where AES-GCM runs at full speed and a cold 4 KiB read stays small. */
+export const FRAME_MAX_BLOCKS = 16;
+/** AES-GCM's tag after each frame. */
+export const TAG_BYTES = 16;
+/** 12 bits of a location; 4096 frames of one block are exactly a full segment. */
+export const SEGMENT_MAX_FRAMES = 4096;
+export const SEGMENT_MAX_BLOCKS = 4096;
+/** A page of the index is one block of 8-byte entries. */
+export const PAGE_ENTRIES = 512;
+/** Levels of the index: leaves, and three above them; 512^4 blocks are 256 TiB. */
+export const INDEX_LEVELS = 4;
+export const VOLUME_MAX_BYTES = PAGE_ENTRIES ** INDEX_LEVELS * BLOCK_BYTES;
+/** Entries of SEGMENT_ENTRY_BYTES in one page of the segment table. */
+export const TABLE_PAGE_ENTRIES = 32;
+
+/** Largest commit record that is written or read: eight spilled segments of 4096 frames are 256 KiB of it. */
+export const RECORD_MAX_BYTES = 2 * 1024 * 1024;
+/** Freed intervals that one layer or record holds before it is committed by itself. */
+export const TRIMS_MAX = 16_384;
+export const SNAPSHOTS_MAX = 256;
+export const SNAPSHOT_NAME_MAX_BYTES = 64;
+/** Objects that hold one snapshot's list of segments; 8 list 13 million segments. */
+export const MANIFEST_SEGMENTS_MAX = 8;
+/** Segments that hold pages of the segment table; past half of it the sparsest are rewritten. */
+export const TABLE_SEGMENTS_MAX = 128;
+/** Freed objects that one checkpoint names for deletion; the rest waits for the next. */
+export const FREED_MAX = 8192;
+/** Generations of keys that are alive at once. */
+export const GENERATIONS_MAX = 16;
+/** Commits between a checkpoint and the head that an attach is willing to read. */
+export const TAIL_MAX_COMMITS = 16_384;
+
+/** What an engine is tuned with. All of it is bounded memory or bounded work; the defaults fit 256 MiB in all. */
+export interface VolumeLimits {
+  /** Dirty and in-flight plaintext; past it writes wait. */
+  readonly dirtyBytes: number;
+  /** Dirty bytes that are put into a segment before anybody asks for a flush. */
+  readonly spillBytes: number;
+  /** Plaintext of one segment. */
+  readonly segmentBytes: number;
+  /** A flush of up to this many dirty bytes is one object. */
+  readonly inlineBytes: number;
+  /** W: commits whose PUT may be in flight together, and how far an attach rolls forward. */
+  readonly pipelineCommits: number;
+  /** Spilled segments that make a commit of their own accord, which bounds the record. */
+  readonly spillsPerCommit: number;
+  /** Large objects whose sealed bytes are in memory at once. */
+  readonly largePuts: number;
+  readonly checkpointCommits: number;
+  /** Written bytes after which a checkpoint is due, however few the commits. */
+  readonly checkpointBytes: number;
+  /** Changed blocks in memory after which a checkpoint is due; at twice that, writes wait for it. */
+  readonly checkpointBlocks: number;
+  /** Index and table pages kept in memory. */
+  readonly pageCacheBytes: number;
+  /** Decrypted frames kept in memory. */
+  readonly readCacheBytes: number;
+  /** What one sequential reader is read ahead, at most. */
+  readonly readAheadBytes: number;
+  /** One range GET of a read, at most. */
+  readonly readBytes: number;
+  /** GETs of reads and read-ahead in flight. */
+  readonly readRequests: number;
+  /** How long one request of the store or the anchor may take before it is tried again. */
+  readonly attemptMs: number;
+  /** How long a write to the store or the anchor is tried before every waiting flush fails. */
+  readonly writeDeadlineMs: number;
+  readonly readDeadlineMs: number;
+  /** Between a free that is anchored and the DELETE. */
+  readonly deleteGraceMs: number;
+  /** Segments with less than this share alive are rewritten. */
+  readonly repackBelow: number;
+}
+
+const MIB = 1024 * 1024;
+
+export const DEFAULT_LIMITS: VolumeLimits = {
+  dirtyBytes: 64 * MIB,
+  spillBytes: 16 * MIB,
+  segmentBytes: 16 * MIB,
+  inlineBytes: 8 * MIB,
+  pipelineCommits: 4,
+  spillsPerCommit: 8,
+  largePuts: 3,
+  checkpointCommits: 256,
+  checkpointBytes: 2048 * MIB,
+  checkpointBlocks: 128 * 1024,
+  pageCacheBytes: 24 * MIB,
+  readCacheBytes: 32 * MIB,
+  readAheadBytes: 8 * MIB,
+  readBytes: MIB,
+  readRequests: 8,
+  attemptMs: 20_000,
+  writeDeadlineMs: 120_000,
+  readDeadlineMs: 60_000,
+  deleteGraceMs: 60_000,
+  repackBelow: 0.5,
+};
