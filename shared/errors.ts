@@ -56,6 +56,11 @@ export const ERRORS = {
   ERR_ANCHOR_UNAVAILABLE: 'the anchor did not do it, or did not say so, and may be asked again',
   ERR_ANCHOR_CORRUPT: 'the anchor answered with something that cannot be its answer',
   ERR_ANCHOR_DENIED: 'the anchor does not permit it',
+  ERR_NBD_EXPORT: 'an NBD export cannot be served under its name',
+  ERR_NBD_UNAVAILABLE: 'this kernel has no network block device',
+  ERR_NBD_DENIED: 'attaching a block device needs CAP_SYS_ADMIN',
+  ERR_NBD_BUSY: 'the block device is in use',
+  ERR_NBD_FAILED: 'the kernel refused to attach, resize or detach the block device',
 } as const;
 
 export type ErrorCode = keyof typeof ERRORS;

@@ -1,0 +1,130 @@
+import type { Socket } from 'node:net';
+import type { PosternError } from '../../shared/errors.ts';
+import type { Agreement, ExportTable, NbdExport } from './export.ts';
+import { Handshake } from './handshake.ts';
+import { Intake } from './intake.ts';
+import { HANDSHAKE_TIMEOUT_MS, type NbdLimits } from './limits.ts';
+import type { Request } from './request.ts';
+import { Transmission } from './transmission.ts';
+
+/** What a connection tells its server. */
+export interface ConnectionEvents {
+  closed(connection: Connection): void;
+  /** The peer was cut off for what it said; `text` names it. */
+  violation(connection: Connection, text: string): void;
+  failed(connection: Connection, request: Request, failure: PosternError): void;
+}
+
+type Phase =
+  | { readonly kind: 'handshake'; readonly handshake: Handshake; readonly timer: NodeJS.Timeout }
+  | { readonly kind: 'transmission'; readonly agreement: Agreement; readonly transmission: Transmission }
+  | { readonly kind: 'over' };
+
+/** One client's stream, from the greeting to its close. It owns the socket. */
+export class Connection {
+  readonly #socket: Socket;
+  readonly #limits: NbdLimits;
+  readonly #events: ConnectionEvents;
+  readonly #intake = new Intake();
+  #phase: Phase = { kind: 'over' };
+
+  constructor(socket: Socket, limits: NbdLimits, events: ConnectionEvents) {
+    this.#socket = socket;
+    this.#limits = limits;
+    this.#events = events;
+  }
+
+  /** Greets, and serves the export that the client chooses. */
+  negotiate(exports: ExportTable): void {
+    const handshake = new Handshake(exports, (bytes) => this.#socket.write(bytes));
+    const timer = setTimeout(
+      () => this.#violate('no export chosen within the deadline'),
+      HANDSHAKE_TIMEOUT_MS,
+    );
+    this.#phase = { kind: 'handshake', handshake, timer };
+    this.#listen();
+    handshake.greet();
+  }
+
+  /** Serves at once what both sides know already: the kernel has no handshake of its own. */
+  transmit(agreement: Agreement): void {
+    this.#enterTransmission(agreement);
+    this.#listen();
+  }
+
+  get export(): NbdExport | undefined {
+    return this.#phase.kind === 'transmission' ? this.#phase.agreement.export : undefined;
+  }
+
+  /** Requests begun are answered, then the stream is closed. New ones are refused with ESHUTDOWN. */
+  shutDown(): void {
+    if (this.#phase.kind !== 'transmission') {
+      this.#socket.destroy();
+      return;
+    }
+    this.#phase.transmission.windUp({ error: 'ESHUTDOWN', text: 'the export is being closed' });
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
+  #listen(): void {
+    this.#socket.on('data', (chunk: Buffer) => this.#received(chunk));
+    this.#socket.on('end', () => this.#ended());
+    // 'close' follows and does what is to be done; a reset by the peer is its way to leave.
+    this.#socket.on('error', () => {});
+    this.#socket.on('close', () => this.#closed());
+    this.#socket.resume();
+  }
+
+  #received(chunk: Buffer): void {
+    this.#intake.push(chunk);
+    if (this.#phase.kind === 'handshake') this.#negotiateOn(this.#phase.handshake);
+    else if (this.#phase.kind === 'transmission') this.#phase.transmission.pump();
+    else this.#intake.skip(this.#intake.bufferedBytes);
+  }
+
+  #negotiateOn(handshake: Handshake): void {
+    const end = handshake.step(this.#intake);
+    if (end === undefined) return;
+    if (end.kind === 'agreed') {
+      this.#enterTransmission(end.agreement);
+      if (this.#phase.kind === 'transmission') this.#phase.transmission.pump();
+    } else if (end.violation === undefined) {
+      this.#leave();
+      this.#socket.destroySoon();
+    } else this.#violate(end.violation);
+  }
+
+  #enterTransmission(agreement: Agreement): void {
+    this.#leave();
+    const transmission = new Transmission(this.#socket, this.#intake, agreement, this.#limits, {
+      idle: () => this.#socket.destroySoon(),
+      violation: (text) => this.#violate(text),
+      failed: (request, failure) => this.#events.failed(this, request, failure),
+    });
+    this.#phase = { kind: 'transmission', agreement, transmission };
+  }
+
+  #ended(): void {
+    if (this.#phase.kind === 'transmission') this.#phase.transmission.end();
+    else this.#socket.destroySoon();
+  }
+
+  #violate(text: string): void {
+    this.#events.violation(this, text);
+    this.#leave();
+    this.#socket.destroy();
+  }
+
+  #closed(): void {
+    this.#leave();
+    this.#events.closed(this);
+  }
+
+  #leave(): void {
+    if (this.#phase.kind === 'handshake') clearTimeout(this.#phase.timer);
+    this.#phase = { kind: 'over' };
+  }
+}
