@@ -128,3 +128,11 @@ function nameOfUrl(text: string): string {
   const host = /^\w+:\/\/([\w.-]+)/.exec(text)?.[1];
   return host === undefined ? '' : `: probably ${host} was meant`;
 }
+
+/** Whether a canonical pattern matches a canonical name; the index answers the same for many patterns at once. */
+export function patternMatches(pattern: string, name: string): boolean {
+  if (!pattern.startsWith('*')) return pattern === name;
+  const suffix = pattern.slice(pattern.indexOf('.'));
+  if (!name.endsWith(suffix) || name.length === suffix.length) return false;
+  return pattern.startsWith('**') || !name.slice(0, -suffix.length).includes('.');
+}

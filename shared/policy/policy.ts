@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { parseConfig, readConfig } from '../config/load.ts';
+import type { Problem } from '../errors.ts';
 import { policyConflicts } from './conflicts.ts';
 import { type IngressBody, ingressSchema, type RuleBody, ruleSchema } from './schema.ts';
 import type { Egress, IngressRule, Policy } from './types.ts';
@@ -56,10 +57,40 @@ export const guardSchema: v.GenericSchema<unknown, Egress> = v.pipe(
  * @throws PosternError ERR_CONFIG_INVALID with every problem
  */
 export function parsePolicy(text: string, source: string): Policy {
-  return parseConfig(text, source, policySchema, policyConflicts);
+  return parseConfig(text, source, policySchema, policyConflicts, salvagedConflicts);
 }
 
 /** @throws PosternError ERR_CONFIG_UNREADABLE, ERR_CONFIG_INVALID */
 export function readPolicy(file: string): Promise<Policy> {
-  return readConfig(file, policySchema, policyConflicts);
+  return readConfig(file, policySchema, policyConflicts, salvagedConflicts);
+}
+
+/** The conflicts among the entries that are sound, of a file that has others. */
+function salvagedConflicts(value: unknown): Problem[] {
+  const egress = memberOf(value, 'egress');
+  return policyConflicts({
+    version: 1,
+    egress: {
+      allow: sound(memberOf(egress, 'allow'), ruleSchema('allow', true), 'egress.allow'),
+      deny: sound(memberOf(egress, 'deny'), ruleSchema('deny', true), 'egress.deny'),
+    },
+    ingress: sound(memberOf(value, 'ingress'), ingressSchema(), 'ingress'),
+  });
+}
+
+function memberOf(value: unknown, key: string): unknown {
+  if (typeof value !== 'object' || value === null) return undefined;
+  return Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined;
+}
+
+function sound<T extends RuleBody | IngressBody>(
+  entries: unknown,
+  schema: v.GenericSchema<unknown, T>,
+  path: string,
+) {
+  if (!Array.isArray(entries)) return [];
+  return entries.flatMap((entry, index) => {
+    const result = v.safeParse(schema, entry);
+    return result.success ? [labelled(result.output, `${path}[${index}]`)] : [];
+  });
 }

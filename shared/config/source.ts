@@ -1,0 +1,179 @@
+import {
+  type Document,
+  isAlias,
+  isMap,
+  isNode,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Pair,
+  parseDocument,
+  visit,
+  type YAMLError,
+} from 'yaml';
+import type { Problem } from '../errors.ts';
+import { joinPath } from './path.ts';
+
+/**
+ * More than a person writes. Every alias costs a walk over the document, and copies of copies grow
+ * exponentially ("billion laughs").
+ */
+const ALIASES_MAX = 100;
+
+/** A text as YAML (of which JSON is a part), with the way back from a path to a line. */
+export interface Source {
+  readonly value: unknown;
+  /** What is wrong with the text itself; not `readable` when nothing in it can be relied on. */
+  readonly problems: readonly Problem[];
+  readonly readable: boolean;
+  /** The 1-based line of a path, or of the nearest part of it that exists. */
+  lineOf(path: string): number | undefined;
+}
+
+export function parseSource(text: string): Source {
+  const counter = new LineCounter();
+  try {
+    // The parser's own search for repeated keys is quadratic; repeatedKeys is not.
+    const options = { lineCounter: counter, prettyErrors: false, uniqueKeys: false };
+    return readDocument(parseDocument(text, options), counter, text);
+  } catch (error) {
+    // The parser recurses: too deep a file ends in a RangeError of the stack, and so do aliases of aliases.
+    if (!(error instanceof RangeError || error instanceof ReferenceError)) throw error;
+    const problem = { path: '', found: error.message, expected: 'YAML or JSON with less nesting' };
+    return { value: undefined, problems: [problem], readable: false, lineOf: () => undefined };
+  }
+}
+
+function readDocument(document: Document.Parsed, counter: LineCounter, text: string): Source {
+  const lineOf = (path: string): number | undefined => {
+    const offset = locate(document, path);
+    return offset === undefined ? undefined : counter.linePos(offset).line;
+  };
+  const syntax = [...document.errors, ...document.warnings].map((error) =>
+    syntaxProblem(error, counter, text),
+  );
+  const aliases = tooManyAliases(document);
+  if (syntax.length > 0 || aliases.length > 0) {
+    return { value: undefined, problems: [...syntax, ...aliases], readable: false, lineOf };
+  }
+  const value: unknown = document.toJS({ maxAliasCount: ALIASES_MAX });
+  return { value, problems: repeatedKeys(document, counter), readable: true, lineOf };
+}
+
+function syntaxProblem(error: YAMLError, counter: LineCounter, text: string): Problem {
+  const { line } = counter.linePos(error.pos[0]);
+  const written = text.slice(counter.lineStarts[line - 1], error.pos[1] + 80).split('\n')[0] ?? '';
+  const star = /(^|[\s,[:-])(\*\*?\.[\w.-]+)/.exec(written)?.[2];
+  const expected =
+    star === undefined ? 'well-formed YAML or JSON' : `quotes around what starts with a star: "${star}"`;
+  return { path: '', found: error.message, expected, line };
+}
+
+function tooManyAliases(document: Document.Parsed): Problem[] {
+  let count = 0;
+  visit(document, {
+    Alias: () => {
+      count += 1;
+      return count > ALIASES_MAX ? visit.BREAK : undefined;
+    },
+  });
+  return count > ALIASES_MAX
+    ? [{ path: '', found: 'more', expected: `at most ${ALIASES_MAX} YAML aliases` }]
+    : [];
+}
+
+/** Two entries under one key: which of them counts would be anybody's guess. */
+function repeatedKeys(document: Document.Parsed, counter: LineCounter): Problem[] {
+  const problems: Problem[] = [];
+  visit(document, {
+    Map: (_, map, ancestors) => {
+      const first = new Map<string, number>();
+      for (const pair of map.items) {
+        const key = keyOf(pair);
+        const line = counter.linePos(startOf(pair.key) ?? 0).line;
+        const earlier = first.get(key);
+        if (earlier === undefined) first.set(key, line);
+        else {
+          const path = joinPath(pathTo([...ancestors, map]), key);
+          problems.push({
+            path,
+            line,
+            found: 'the key twice',
+            expected: `one of it; the other is on line ${earlier}`,
+          });
+        }
+      }
+    },
+  });
+  return problems;
+}
+
+function pathTo(ancestors: readonly unknown[]): string {
+  let path = '';
+  for (const [index, node] of ancestors.entries()) {
+    const inner = ancestors[index + 1];
+    if (isSeq(node)) path = joinPath(path, node.items.indexOf(inner));
+    else if (isPair(node)) path = joinPath(path, keyOf(node));
+  }
+  return path;
+}
+
+function isPair(node: unknown): node is Pair {
+  return typeof node === 'object' && node !== null && !isNode(node) && 'key' in node;
+}
+
+function keyOf(pair: Pair): string {
+  return isScalar(pair.key) ? String(pair.key.value) : String(pair.key);
+}
+
+function startOf(node: unknown): number | undefined {
+  return isNode(node) ? node.range?.[0] : undefined;
+}
+
+/** The offset of the deepest part of a path that the document has. */
+function locate(document: Document.Parsed, path: string): number | undefined {
+  let node: unknown = document.contents;
+  let rest = path;
+  let offset = startOf(node);
+  while (rest !== '') {
+    if (isAlias(node)) node = node.resolve(document);
+    const step = isMap(node)
+      ? stepIntoMap(node.items, rest)
+      : isSeq(node)
+        ? stepIntoList(node.items, rest)
+        : undefined;
+    if (step === undefined) return offset;
+    offset = step.offset ?? offset;
+    node = step.node;
+    rest = step.rest;
+  }
+  return offset;
+}
+
+interface Step {
+  readonly node: unknown;
+  readonly rest: string;
+  readonly offset: number | undefined;
+}
+
+/** Takes the longest key that the path can mean: keys may hold dots. */
+function stepIntoMap(items: readonly Pair[], path: string): Step | undefined {
+  const dotless = path.startsWith('.') ? path.slice(1) : path;
+  let best: { pair: Pair; length: number } | undefined;
+  for (const pair of items) {
+    const key = keyOf(pair);
+    for (const spelling of [key, `[${JSON.stringify(key)}]`]) {
+      const ends = dotless.startsWith(spelling) && /^($|[.[])/.test(dotless.slice(spelling.length));
+      if (ends && spelling.length > (best?.length ?? 0)) best = { pair, length: spelling.length };
+    }
+  }
+  if (best === undefined) return undefined;
+  return { node: best.pair.value, rest: dotless.slice(best.length), offset: startOf(best.pair.key) };
+}
+
+function stepIntoList(items: readonly unknown[], path: string): Step | undefined {
+  const match = /^\[(\d+)\]/.exec(path);
+  const node = items[Number(match?.[1])];
+  if (match === null || node === undefined) return undefined;
+  return { node, rest: path.slice(match[0].length), offset: startOf(node) };
+}
