@@ -1,0 +1,74 @@
+import { readFile } from 'node:fs/promises';
+import { EXIT } from '../shared/cli/exit.ts';
+import { isPosternError } from '../shared/errors.ts';
+import { startFlow } from '../shared/flow/splice.ts';
+import { createLogger, type LogFormat, type Logger, type LogLevel } from '../shared/log.ts';
+import type { ParentConfig } from './config/config.ts';
+import { Parent } from './parent.ts';
+
+export interface ServeOptions {
+  readonly format: LogFormat;
+  readonly level: LogLevel;
+  /** Reads the configuration anew. @throws PosternError ERR_CONFIG_* */
+  reread(): Promise<ParentConfig>;
+}
+
+/**
+ * Serves until a signal ends it, and says the exit code. Start-up failures reject, with nothing left listening.
+ * @throws PosternError
+ */
+export async function serve(config: ParentConfig, options: ServeOptions): Promise<number> {
+  const log = createLogger('parent', options.format, options.level);
+  const parent = await Parent.start(config, { log, version: await ownVersion(), startFlow });
+  log.info({ guests: Object.keys(config.guests).length, admin: parent.whereIs('admin') ?? 'off' }, 'serving');
+  let current = config;
+  const onReload = (): void => {
+    void reload(parent, options, log).then((applied) => {
+      current = applied ?? current;
+    });
+  };
+  process.on('SIGHUP', onReload);
+  const signal = await nextSignal();
+  log.info({ signal, drainTimeoutMs: current.drainTimeoutMs }, 'draining');
+  void nextSignal().then((second) => {
+    log.warn({ signal: second }, 'ended at once, by a second signal');
+    process.exit(EXIT.failed);
+  });
+  await parent.drain(current.drainTimeoutMs);
+  return EXIT.ok;
+}
+
+/** The configuration that is in force now, undefined when it is the old one. */
+async function reload(parent: Parent, options: ServeOptions, log: Logger): Promise<ParentConfig | undefined> {
+  try {
+    const config = await options.reread();
+    await parent.reload(config);
+    parent.metrics.onReload('applied');
+    log.info({ guests: Object.keys(config.guests).length }, 'configuration reloaded');
+    return config;
+  } catch (error) {
+    if (!isPosternError(error)) throw error;
+    parent.metrics.onReload('failed');
+    log.error({ code: error.code, reason: error.message }, 'reload failed; the configuration is as it was');
+    return undefined;
+  }
+}
+
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    const done = (signal: NodeJS.Signals): void => {
+      process.off('SIGTERM', done).off('SIGINT', done);
+      resolve(signal);
+    };
+    process.on('SIGTERM', done).on('SIGINT', done);
+  });
+}
+
+async function ownVersion(): Promise<string> {
+  // The sources are one folder below package.json, the built files two.
+  for (const up of ['../package.json', '../../package.json']) {
+    const text = await readFile(new URL(up, import.meta.url), 'utf8').catch(() => undefined);
+    if (text !== undefined) return (JSON.parse(text) as { version: string }).version;
+  }
+  return 'unknown';
+}
