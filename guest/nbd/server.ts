@@ -2,6 +2,8 @@ import type { Socket } from 'node:net';
 import { PosternError } from '../../shared/errors.ts';
 import type { Logger } from '../../shared/log.ts';
 import { LogRateLimiter } from '../../shared/log.ts';
+import { listenStream } from '../../shared/transport/connect.ts';
+import type { Listener } from '../../shared/transport/transport.ts';
 import { Connection, type ConnectionEvents } from './connection.ts';
 import type { ExportTable, NbdExport } from './export.ts';
 import { DEFAULT_LIMITS, MAX_STRING_BYTES, type NbdLimits } from './limits.ts';
@@ -61,6 +63,15 @@ export class NbdServer implements ExportTable {
     this.#closing = true;
     this.#exports.clear();
     await this.#shutDown([...this.#connections.keys()], graceMs);
+  }
+
+  /**
+   * Serves whoever connects to the unix socket at `path`: this process's user and root, by the file's mode 0600. A
+   * dead process's socket file is replaced. Closing the listener leaves the connections alone.
+   * @throws PosternError ERR_TRANSPORT_*
+   */
+  listen(path: string): Promise<Listener> {
+    return listenStream({ kind: 'unix', path }, (stream) => this.serve(stream));
   }
 
   /** Takes the stream over and speaks the handshake on it. */

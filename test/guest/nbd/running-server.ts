@@ -1,5 +1,4 @@
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -31,12 +30,10 @@ export class RunningServer {
     const log = pino({ level: 'debug' }, { write: (line: string) => logged.push(line) });
     const server = new NbdServer({ log, limits });
     for (const one of exports) server.add(one);
-    const listener = createServer({ allowHalfOpen: true }, (socket) => server.serve(socket));
-    await new Promise<void>((resolve) => listener.listen(path, resolve));
+    const listener = await server.listen(path);
     return new RunningServer(server, path, logged, async () => {
-      const closed = new Promise((resolve) => listener.close(resolve));
+      await listener.close();
       await server.close(1000);
-      await closed;
       await rm(folder, { recursive: true });
     });
   }
