@@ -36,7 +36,7 @@ interface Outstanding {
   settle: { resolve(answer: Answer): void; reject(error: PosternError): void } | undefined;
   /** A reply whose body is coming in. */
   arriving:
-    | { readonly reply: ObjectReply; readonly sizeBytes: number; readonly body: Buffer; filledBytes: number }
+    | { readonly reply: ObjectReply; readonly sizeBytes: number; body: Buffer; filledBytes: number }
     | undefined;
   cancelTimer: NodeJS.Timeout | undefined;
 }
