@@ -20,7 +20,11 @@ const BULK_LEAVE_BYTES = 8 * 1024;
 const HALF_CLOSED_CHECK_MS = 2_000;
 
 /** A libuv stream handle; private to Node, see detachHandle. */
-type Handle = NonNullable<unknown>;
+interface Handle {
+  /** Node's note that it has started reading; it stays set when an EOF stops the reading. */
+  reading: boolean;
+  readStop(): number;
+}
 interface WithHandle {
   _handle: Handle | null;
 }
@@ -182,6 +186,9 @@ function detachHandle(origin: Socket): Handle {
   const handle = internal._handle;
   if (handle === null) throw new Error('a socket without a handle cannot be spliced');
   internal._handle = null;
+  // An EOF that came before the takeover is told again to whoever starts reading, and only then.
+  handle.readStop();
+  handle.reading = false;
   // What is left of the origin: its listeners, its timer and its place in its server's count.
   origin.removeAllListeners();
   origin.destroy();

@@ -1,0 +1,125 @@
+import { type Logger, LogRateLimiter } from '../shared/log.ts';
+import type { FlowLabels, LiveFlow } from './flow/flow-table.ts';
+
+/** The names of everything that the agent reports, for whoever reads its log by program. Closed: `docs/operations.md`. */
+export const EVENTS = [
+  'agent.up',
+  'agent.stopping',
+  'session.up',
+  'session.draining',
+  'session.lost',
+  'session.failed',
+  'flow.opened',
+  'flow.closed',
+  'flow.refused',
+  'flow.failed',
+  'inbound.refused',
+  'proxy.malformed',
+  'workload.started',
+  'workload.exited',
+  'workload.unprotected',
+] as const;
+export type EventName = (typeof EVENTS)[number];
+
+/** What is known of a flow that did not come about. */
+export interface RefusalRecord {
+  readonly via: FlowLabels['via'];
+  readonly protocol: 'tcp';
+  /** The destination as the application wrote it, cut to a bounded length. */
+  readonly destination: string;
+  readonly port: number;
+  readonly name?: string;
+  readonly address?: string;
+  readonly rule?: string;
+  /** A reason code of the policy, or the code of the error. */
+  readonly reason: string;
+  readonly dnssec?: string;
+  readonly client?: string;
+}
+
+/** Counters since the agent started, for `postern guest status`. */
+export interface AuditTotals {
+  opened: number;
+  closed: number;
+  refused: number;
+  failed: number;
+  malformed: number;
+  sentBytes: number;
+  receivedBytes: number;
+}
+
+/** Reason codes counted apart; the sets of codes are closed and smaller than this. */
+const REASONS_MAX_COUNT = 64;
+
+/** Counts what happens to flows and writes it to the log; what a peer can repeat at will is said once a window. */
+export class Audit {
+  readonly totals: AuditTotals = {
+    opened: 0,
+    closed: 0,
+    refused: 0,
+    failed: 0,
+    malformed: 0,
+    sentBytes: 0,
+    receivedBytes: 0,
+  };
+  readonly refusedBy = new Map<string, number>();
+  readonly #logger: Logger;
+  readonly #limiter: LogRateLimiter;
+
+  constructor(logger: Logger, limiter = new LogRateLimiter()) {
+    this.#logger = logger;
+    this.#limiter = limiter;
+  }
+
+  event(level: 'info' | 'warn' | 'error', event: EventName, message: string, fields: object = {}): void {
+    this.#logger[level]({ event, ...fields }, message);
+  }
+
+  flowOpened({ flowId, labels }: LiveFlow): void {
+    this.totals.opened += 1;
+    this.#logger.debug({ event: 'flow.opened' satisfies EventName, flowId, ...labels }, 'flow opened');
+  }
+
+  flowClosed(flow: LiveFlow, end: string): void {
+    const { flowId, labels, sentBytes, receivedBytes } = flow;
+    this.totals.closed += 1;
+    this.totals.sentBytes += sentBytes;
+    this.totals.receivedBytes += receivedBytes;
+    const seconds = (Date.now() - flow.startedAt.getTime()) / 1000;
+    const fields = { flowId, ...labels, end, sentBytes, receivedBytes, seconds };
+    this.#logger.info({ event: 'flow.closed' satisfies EventName, ...fields }, 'flow closed');
+  }
+
+  /** The policy said no. */
+  refused(event: 'flow.refused' | 'inbound.refused', record: RefusalRecord): void {
+    this.totals.refused += 1;
+    this.#count(record.reason);
+    this.#once('warn', event, `refused: ${record.reason}`, record);
+  }
+
+  /** The policy said yes, and it did not work. */
+  failed(record: RefusalRecord, detail: string): void {
+    this.totals.failed += 1;
+    this.#count(record.reason);
+    this.#once('warn', 'flow.failed', detail, record);
+  }
+
+  /** A peer sent bytes that are not of the protocol. */
+  malformed(via: FlowLabels['via'], detail: string): void {
+    this.totals.malformed += 1;
+    const suppressed = this.#limiter.allow(`proxy.malformed ${via}`);
+    if (suppressed === undefined) return;
+    this.event('warn', 'proxy.malformed', detail, { via, suppressed });
+  }
+
+  #count(reason: string): void {
+    if (!this.refusedBy.has(reason) && this.refusedBy.size >= REASONS_MAX_COUNT) return;
+    this.refusedBy.set(reason, (this.refusedBy.get(reason) ?? 0) + 1);
+  }
+
+  #once(level: 'warn', event: EventName, message: string, record: RefusalRecord): void {
+    const suppressed = this.#limiter.allow(`${event} ${record.destination} ${record.port} ${record.reason}`);
+    if (suppressed === undefined) return;
+    this.event(level, event, message, { ...record, suppressed });
+  }
+}

@@ -1,0 +1,107 @@
+import { readFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import * as v from 'valibot';
+import { parse } from 'yaml';
+import { readConfig } from '../../shared/config/load.ts';
+import { isPosternError, PosternError, type Problem } from '../../shared/errors.ts';
+import { readPolicy } from '../../shared/policy/policy.ts';
+import type { Policy } from '../../shared/policy/types.ts';
+import { type GuestFile, guestSchema } from './schema.ts';
+
+/** The guest's configuration with everything it refers to: parsed once, frozen. */
+export interface GuestConfig extends Omit<GuestFile, 'policy' | 'statusSocket'> {
+  readonly policy: Policy;
+  readonly statusSocket: string;
+}
+
+/**
+ * Reads the configuration and its policy; mistakes of both are listed at once.
+ * @throws PosternError ERR_CONFIG_UNREADABLE, ERR_CONFIG_INVALID
+ */
+export async function loadGuestConfig(file: string): Promise<GuestConfig> {
+  const [config, configError] = await attempt(readConfig(file, guestSchema));
+  const policyPath = config === undefined ? await policyPathOf(file) : config.policy;
+  const [policy, policyError] =
+    typeof policyPath === 'string'
+      ? await attempt(readPolicy(resolve(dirname(file), policyPath)))
+      : [config === undefined ? undefined : (config.policy as Policy), undefined];
+  if (configError !== undefined || policyError !== undefined) throw both(configError, policyError);
+  if (config === undefined || policy === undefined) throw new Error('a configuration without value or error');
+  const problems = crossProblems(config, policy);
+  if (problems.length > 0) {
+    const lines = problems.map(
+      ({ path, expected, found }) => `${file}: ${path}: expected ${expected}, found ${found}`,
+    );
+    throw new PosternError('ERR_CONFIG_INVALID', lines.join('\n'), { problems });
+  }
+  const statusSocket = config.statusSocket ?? defaultStatusSocket(config.sessionKey);
+  return Object.freeze({ ...config, policy, statusSocket });
+}
+
+/** Beside the session key: that folder is known to be closed to others. */
+export function defaultStatusSocket(sessionKey: string): string {
+  return join(dirname(sessionKey), 'guest.sock');
+}
+
+async function attempt<T>(work: Promise<T>): Promise<[T, undefined] | [undefined, PosternError]> {
+  try {
+    return [await work, undefined];
+  } catch (error) {
+    if (!isPosternError(error)) throw error;
+    return [undefined, error];
+  }
+}
+
+/** The policy's path in a file that has mistakes elsewhere, as far as it can be made out. */
+async function policyPathOf(file: string): Promise<string | undefined> {
+  try {
+    const found: unknown = parse(await readFile(file, 'utf8'));
+    const result = v.safeParse(v.object({ policy: v.string() }), found);
+    return result.success ? result.output.policy : undefined;
+  } catch {
+    // The report of the file itself says what is wrong with it.
+    return undefined;
+  }
+}
+
+function both(first: PosternError | undefined, second: PosternError | undefined): PosternError {
+  if (first === undefined && second !== undefined) return second;
+  if (second === undefined && first !== undefined) return first;
+  const found = [first, second].filter((error) => error !== undefined);
+  const message = found.map((error) => error.message).join('\n');
+  const problems = found.flatMap((error) => error.problems);
+  return new PosternError('ERR_CONFIG_INVALID', message, { problems });
+}
+
+function crossProblems(config: GuestFile, policy: Policy): Problem[] {
+  const problems: Problem[] = [];
+  const need = (path: string, expected: string): void => {
+    problems.push({ path, expected, found: 'nothing' });
+  };
+  const named = policy.egress.allow.find((rule) => rule.fqdn.length > 0);
+  if (named !== undefined && config.resolvers.length === 0) {
+    need('resolvers', `at least one, as the policy's rule ${named.label} names a host`);
+  }
+  const [ingress] = policy.ingress;
+  if (ingress !== undefined && config.listen === undefined) {
+    need('listen', `an address, as the policy's ${ingress.label} lets clients in`);
+  }
+  const { socks5, http } = config.proxies;
+  if (policy.egress.allow.length > 0 && socks5 === undefined && http === undefined) {
+    need('proxies', 'socks5 or http, as the policy lets flows out');
+  }
+  if (
+    socks5 !== undefined &&
+    http !== undefined &&
+    socks5.port !== 0 &&
+    socks5.port === http.port &&
+    socks5.host === http.host
+  ) {
+    problems.push({
+      path: 'proxies.http',
+      expected: 'another port than proxies.socks5',
+      found: `port ${http.port}`,
+    });
+  }
+  return problems;
+}

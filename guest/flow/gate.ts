@@ -1,0 +1,157 @@
+import { isPosternError, PosternError } from '../../shared/errors.ts';
+import { formatAddress } from '../../shared/policy/address.ts';
+import type { CompiledPolicy } from '../../shared/policy/compile.ts';
+import { type Allowed, type Denied, decide } from '../../shared/policy/decide.ts';
+import { parseHost } from '../../shared/policy/name.ts';
+import { DENY_REASONS, type DenyReason } from '../../shared/policy/reasons.ts';
+import type { Audit, RefusalRecord } from '../audit.ts';
+import { interleaveFamilies } from '../resolve/order.ts';
+import type { NameResolver } from '../resolve/resolver.ts';
+import type { FlowVia } from './flow-table.ts';
+import type { FlowOpener } from './opener.ts';
+import type { Tunnel } from './tunnel.ts';
+
+/** Longer than any name; what an application sends beyond it does not go to the log. */
+const SHOWN_HOST_MAX_LENGTH = 260;
+
+export interface Target {
+  /** As the application wrote it: a name in any spelling, or an address. */
+  readonly host: string;
+  readonly port: number;
+  readonly via: FlowVia;
+}
+
+export interface Refusal {
+  readonly reason: DenyReason;
+  /** For a person: what was asked for and why not. */
+  readonly message: string;
+}
+
+export interface OpenFlow {
+  readonly kind: 'open';
+  readonly tunnel: Tunnel;
+  /** The first bytes must be a TLS ClientHello for one of these names. */
+  readonly serverNames?: readonly string[];
+}
+
+export type GateResult = OpenFlow | { readonly kind: 'denied'; readonly refusal: Refusal };
+
+type Route =
+  | {
+      readonly kind: 'allow';
+      readonly addresses: readonly string[];
+      readonly rule: string;
+      readonly name?: string;
+      readonly serverNames?: readonly string[];
+    }
+  | (Pick<RefusalRecord, 'name' | 'address' | 'rule' | 'dnssec'> & {
+      readonly kind: 'deny';
+      readonly reason: DenyReason;
+    });
+
+export interface GateOptions {
+  readonly policy: CompiledPolicy;
+  /** Undefined when no rule names a name. */
+  readonly resolver: NameResolver | undefined;
+  readonly opener: FlowOpener;
+  readonly audit: Audit;
+}
+
+/** Where every flow of the workload goes through: the policy, the resolver, the policy again, the parent. */
+export class Gate {
+  readonly #options: GateOptions;
+
+  constructor(options: GateOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Opens a flow where the policy allows it. Refusals and failures are logged and counted here.
+   * @throws PosternError ERR_RESOLVE_*, and what FlowOpener.open throws.
+   */
+  async connect(target: Target, signal?: AbortSignal): Promise<GateResult> {
+    const { audit, opener } = this.#options;
+    const record = recordOf(target);
+    try {
+      const route = await this.#route(target, signal);
+      if (route.kind === 'deny') {
+        const { kind: _kind, ...facts } = route;
+        audit.refused('flow.refused', { ...record, ...facts });
+        return { kind: 'denied', refusal: refusalOf(target, route.reason) };
+      }
+      const { name, rule, serverNames } = route;
+      const labels = {
+        via: target.via,
+        protocol: 'tcp',
+        port: target.port,
+        rule,
+        ...(name && { name }),
+      } as const;
+      const tunnel = await opener.open(route.addresses, labels, signal);
+      audit.flowOpened(tunnel);
+      return { kind: 'open', tunnel, ...(serverNames && { serverNames }) };
+    } catch (error) {
+      if (!isPosternError(error)) throw error;
+      if (error.code !== 'ERR_TRANSPORT_ABORTED')
+        audit.failed({ ...record, reason: error.code }, error.message);
+      throw error;
+    }
+  }
+
+  async #route({ host, port }: Target, signal?: AbortSignal): Promise<Route> {
+    const parsed = parseHost(host);
+    if (parsed.kind === 'numeric') return { kind: 'deny', reason: 'numeric-spelling' };
+    if (parsed.kind === 'invalid') return { kind: 'deny', reason: 'invalid-name' };
+    if (parsed.kind === 'name') return this.#routeName(parsed.name, port, signal);
+    const decision = decide(this.#options.policy, {
+      protocol: 'tcp',
+      port,
+      address: formatAddress(parsed.address),
+    });
+    return decision.verdict === 'deny' ? routeDenied(decision) : routeAllowed([decision]);
+  }
+
+  /** A name off the list is not resolved: a question to a resolver would carry data out. */
+  async #routeName(name: string, port: number, signal?: AbortSignal): Promise<Route> {
+    const { policy, resolver } = this.#options;
+    const first = decide(policy, { protocol: 'tcp', port, name });
+    if (first.verdict === 'deny') return routeDenied(first);
+    if (resolver === undefined) throw new PosternError('ERR_RESOLVE_FAILED', 'no resolvers are configured');
+    const { addresses, dnssec } = await resolver.resolve(name, signal === undefined ? {} : { signal });
+    const state = dnssec === undefined ? {} : { dnssec };
+    const decisions = addresses.map(({ address }) =>
+      decide(policy, { protocol: 'tcp', port, name, address, ...state }),
+    );
+    const allowed = decisions.filter((decision) => decision.verdict === 'allow');
+    if (allowed.length > 0) return routeAllowed(allowed);
+    const denied = decisions.find((decision) => decision.verdict === 'deny');
+    if (denied === undefined) throw new PosternError('ERR_RESOLVE_NOT_FOUND', `${name} has no address`);
+    return { ...routeDenied(denied), ...state };
+  }
+}
+
+function routeDenied({ reason, name, address, rule }: Denied): Route {
+  return { kind: 'deny', reason, ...(name && { name }), ...(address && { address }), ...(rule && { rule }) };
+}
+
+/** What one address must keep to, all must: the parent chooses which of them it connects. */
+function routeAllowed(decisions: readonly Allowed[]): Route {
+  const addresses = interleaveFamilies(decisions.flatMap(({ address }) => address ?? []));
+  const serverNames = [...new Set(decisions.flatMap((decision) => decision.serverNames ?? []))];
+  const [{ rule, name } = { rule: '', name: undefined }] = decisions;
+  const sni = serverNames.length > 0 ? { serverNames } : {};
+  return { kind: 'allow', addresses, rule, ...(name && { name }), ...sni };
+}
+
+function recordOf({ host, port, via }: Target): Omit<RefusalRecord, 'reason'> {
+  return { via, protocol: 'tcp', destination: shown(host), port };
+}
+
+function refusalOf({ host, port }: Target, reason: DenyReason): Refusal {
+  return { reason, message: `${shown(host)} port ${port} is refused: ${DENY_REASONS[reason]} (${reason})` };
+}
+
+/** Printable ASCII, bounded: it goes to logs and into answers. */
+function shown(host: string): string {
+  return host.slice(0, SHOWN_HOST_MAX_LENGTH).replace(/[^\x21-\x7e]/g, '?');
+}

@@ -1,0 +1,94 @@
+import { PosternError } from '../../shared/errors.ts';
+import type { FlowEnd } from '../../shared/flow/flow.ts';
+import type { TransportAddress } from '../../shared/transport/address.ts';
+import { connectStream } from '../../shared/transport/connect.ts';
+import { encodeStreamHeader } from '../../shared/wire/header.ts';
+import { encodeTcpOpen, OPEN_MAX_ADDRESSES } from '../../shared/wire/open.ts';
+import { readExactly } from '../../shared/wire/read.ts';
+import { decodeReply, errorOfStatus, REPLY_BYTES } from '../../shared/wire/reply.ts';
+import type { LiveSession, SessionClient } from '../session/client.ts';
+import type { FlowLabels, FlowTable } from './flow-table.ts';
+import { Tunnel } from './tunnel.ts';
+
+/** A session that is just coming back is worth this wait; an application would rather hear of an outage than hang. */
+export const SESSION_WAIT_MS = 2_000;
+/** The parent's own dial takes less; past this it is taken for one that never answers. */
+export const OPEN_REPLY_TIMEOUT_MS = 45_000;
+
+export interface FlowOpenerOptions {
+  readonly parent: TransportAddress;
+  readonly session: SessionClient;
+  readonly table: FlowTable;
+  readonly sessionWaitMs?: number;
+  readonly replyTimeoutMs?: number;
+  onDone(tunnel: Tunnel, end: FlowEnd): void;
+}
+
+/** Opens flows through the parent. The policy has been asked before: see judge.ts. */
+export class FlowOpener {
+  readonly #options: FlowOpenerOptions;
+
+  constructor(options: FlowOpenerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * A TCP flow to the first of `addresses` (1 to OPEN_MAX_ADDRESSES, preferred first) that answers. Nothing of the
+   * payload is sent before the parent's answer, so a refused flow has carried no data.
+   * @throws PosternError ERR_FLOW_*, ERR_SESSION_*, ERR_TRANSPORT_*, ERR_WIRE_*; ERR_TRANSPORT_ABORTED on `signal`.
+   */
+  async open(addresses: readonly string[], labels: FlowLabels, signal?: AbortSignal): Promise<Tunnel> {
+    const { session, parent, sessionWaitMs } = this.#options;
+    const live = await session.ready(sessionWaitMs ?? SESSION_WAIT_MS, signal);
+    assertNotAborted(signal);
+    const stream = await connectStream(parent, signal === undefined ? {} : { signal });
+    const tunnel = this.#begin(live, stream, labels);
+    const onAbort = (): void => tunnel.cancel();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      const body = encodeTcpOpen({
+        port: labels.port,
+        addresses: addresses.slice(0, OPEN_MAX_ADDRESSES),
+      });
+      stream.write(encodeStreamHeader('tcp', tunnel.flowId, body, live.key));
+      tunnel.address = await this.#answer(tunnel, addresses);
+      return tunnel;
+    } catch (error) {
+      stream.destroy();
+      assertNotAborted(signal);
+      if (!live.live) throw new PosternError('ERR_SESSION_LOST', 'the session ended', { cause: error });
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  #begin(session: LiveSession, stream: Tunnel['stream'], labels: FlowLabels): Tunnel {
+    const { table, onDone } = this.#options;
+    return new Tunnel({ flowId: table.takeId(), labels, stream, session, table, onDone });
+  }
+
+  /** The address that was connected. */
+  async #answer({ stream, labels }: Tunnel, addresses: readonly string[]): Promise<string> {
+    const timeoutMs = this.#options.replyTimeoutMs ?? OPEN_REPLY_TIMEOUT_MS;
+    const { status, addressIndex } = decodeReply(await readExactly(stream, REPLY_BYTES, timeoutMs));
+    if (status !== 'ok') {
+      throw errorOfStatus(
+        status,
+        `the parent answered ${status} for ${addresses.join(', ')} port ${labels.port}`,
+      );
+    }
+    const address = addresses[addressIndex];
+    if (address === undefined) {
+      throw new PosternError(
+        'ERR_WIRE_MALFORMED',
+        `the parent connected address ${addressIndex} of ${addresses.length}`,
+      );
+    }
+    return address;
+  }
+}
+
+function assertNotAborted(signal?: AbortSignal): void {
+  if (signal?.aborted) throw new PosternError('ERR_TRANSPORT_ABORTED', 'the application gave up');
+}

@@ -1,0 +1,50 @@
+import type { Socket } from 'node:net';
+import { resetSocket } from '../../shared/flow/splice.ts';
+import type { OpenFlow } from '../flow/gate.ts';
+import { requireServerName } from '../flow/server-name.ts';
+
+/** How long a refused client may take to read its answer and close. */
+const CLOSE_TIMEOUT_MS = 2_000;
+
+/**
+ * Tells the client that its flow is open, checks the server name where the rule wants one, and lets the data go.
+ * @throws PosternError as requireServerName does; the flow and the client are reset then.
+ */
+export async function joinClient(
+  socket: Socket,
+  { tunnel, serverNames }: OpenFlow,
+  greeting: Buffer,
+): Promise<void> {
+  if (socket.destroyed) return tunnel.cancel();
+  socket.write(greeting);
+  try {
+    if (serverNames !== undefined) await requireServerName(socket, serverNames);
+  } catch (error) {
+    tunnel.cancel();
+    resetSocket(socket);
+    throw error;
+  }
+  tunnel.splice(socket);
+}
+
+/** Sends the last bytes and closes; what the client still sends is thrown away, lest a reset overtakes the answer. */
+export function dismissClient(socket: Socket, bytes: Buffer): void {
+  if (socket.destroyed) return;
+  const timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
+  socket.once('close', () => clearTimeout(timer));
+  socket.resume();
+  socket.end(bytes);
+}
+
+/** Runs `work` with a signal that aborts when the client's socket closes meanwhile. */
+export async function whileConnected<T>(socket: Socket, work: (gone: AbortSignal) => Promise<T>): Promise<T> {
+  const gone = new AbortController();
+  const onClose = (): void => gone.abort();
+  socket.once('close', onClose);
+  if (socket.destroyed) gone.abort();
+  try {
+    return await work(gone.signal);
+  } finally {
+    socket.off('close', onClose);
+  }
+}

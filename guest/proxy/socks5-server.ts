@@ -1,0 +1,122 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { type ErrorCode, isPosternError } from '../../shared/errors.ts';
+import type { Audit } from '../audit.ts';
+import { FLOWS_MAX } from '../flow/flow-table.ts';
+import type { Gate, GateResult } from '../flow/gate.ts';
+import { dismissClient, joinClient, whileConnected } from './client-socket.ts';
+import { encodeSocksReply, SocksHandshake, type SocksReply, type SocksRequest } from './socks5.ts';
+
+/** A client on the same machine says what it wants at once. */
+export const SOCKS_HANDSHAKE_TIMEOUT_MS = 10_000;
+
+export interface SocksServerOptions {
+  readonly gate: Gate;
+  readonly audit: Audit;
+  readonly handshakeTimeoutMs?: number;
+}
+
+export interface SocksServer {
+  readonly server: Server;
+  /** Closes clients that have no flow yet; flows are the table's to end. */
+  closeClients(): void;
+}
+
+/** A SOCKS5 proxy (RFC 1928) without authentication; CONNECT only. Not listening yet. */
+export function createSocksServer(options: SocksServerOptions): SocksServer {
+  const waiting = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    // Told to whoever owns the socket next; without a listener an early reset would end the process.
+    socket.on('error', () => {});
+    waiting.add(socket);
+    serve(socket, options)
+      .catch((error: unknown) => {
+        if (!isPosternError(error)) throw error;
+        socket.destroy();
+      })
+      .finally(() => waiting.delete(socket));
+  });
+  server.maxConnections = FLOWS_MAX;
+  const closeClients = (): void => {
+    for (const socket of waiting) socket.destroy();
+  };
+  return { server, closeClients };
+}
+
+async function serve(socket: Socket, options: SocksServerOptions): Promise<void> {
+  const request = await readRequest(socket, options);
+  if (request === undefined) return;
+  if (request.command !== 'connect') return refuse(socket, 'commandNotSupported');
+  if (request.port === 0 || request.host === '') return refuse(socket, 'failure');
+  const { host, port } = request;
+  let result: GateResult;
+  try {
+    result = await whileConnected(socket, (gone) =>
+      options.gate.connect({ host, port, via: 'socks5' }, gone),
+    );
+  } catch (error) {
+    if (!isPosternError(error)) throw error;
+    return refuse(socket, replyOfError(error.code));
+  }
+  if (result.kind === 'denied') return refuse(socket, 'notAllowed');
+  await joinClient(socket, result, encodeSocksReply('succeeded'));
+}
+
+/** The request, with what came behind it put back into the socket; undefined when the client was sent away. */
+function readRequest(socket: Socket, options: SocksServerOptions): Promise<SocksRequest | undefined> {
+  return new Promise((resolve) => {
+    const handshake = new SocksHandshake();
+    const finish = (request?: SocksRequest): void => {
+      clearTimeout(timer);
+      socket.off('data', onData).off('end', onGone).off('close', onGone).pause();
+      resolve(request);
+    };
+    const onGone = (): void => {
+      socket.destroy();
+      finish();
+    };
+    const onData = (piece: Buffer): void => {
+      let step = handshake.push(piece);
+      while (step.kind === 'answer') {
+        socket.write(step.bytes);
+        step = handshake.push(Buffer.alloc(0));
+      }
+      if (step.kind === 'request') {
+        finish(step.request);
+        if (step.rest.length > 0) socket.unshift(step.rest);
+      } else if (step.kind === 'close') {
+        options.audit.malformed('socks5', `SOCKS client sent away: ${step.why}`);
+        finish();
+        dismissClient(socket, step.bytes);
+      }
+    };
+    const timer = setTimeout(() => {
+      options.audit.malformed('socks5', 'SOCKS client did not finish its request in time');
+      onGone();
+    }, options.handshakeTimeoutMs ?? SOCKS_HANDSHAKE_TIMEOUT_MS);
+    socket.on('data', onData).on('end', onGone).on('close', onGone);
+  });
+}
+
+function refuse(socket: Socket, reply: SocksReply): void {
+  dismissClient(socket, encodeSocksReply(reply));
+}
+
+/** RFC 1928 section 6, as near as its nine replies come. */
+export function replyOfError(code: ErrorCode): SocksReply {
+  switch (code) {
+    case 'ERR_FLOW_DENIED':
+      return 'notAllowed';
+    case 'ERR_FLOW_REFUSED':
+      return 'refused';
+    case 'ERR_FLOW_UNREACHABLE':
+    case 'ERR_RESOLVE_NOT_FOUND':
+    case 'ERR_RESOLVE_FAILED':
+      return 'hostUnreachable';
+    case 'ERR_FLOW_TIMEOUT':
+      return 'ttlExpired';
+    case 'ERR_SESSION_LOST':
+      return 'networkUnreachable';
+    default:
+      return 'failure';
+  }
+}

@@ -1,0 +1,30 @@
+import type { DnssecState } from '../../shared/policy/types.ts';
+
+export interface ResolvedAddress {
+  /** Canonical text, as ipaddr.js prints it. */
+  readonly address: string;
+  readonly ttlSeconds: number;
+}
+
+export interface Resolution {
+  /** At least one, of both families, in the order of the answers. */
+  readonly addresses: readonly ResolvedAddress[];
+  /** Undefined when nobody validated: the answer is as good as unsigned. */
+  readonly dnssec: DnssecState | undefined;
+  /** The names of the CNAME chain, from the name asked for to the owner of the addresses. */
+  readonly chain: readonly string[];
+}
+
+export interface ResolveOptions {
+  readonly signal?: AbortSignal;
+}
+
+/** Finds the addresses of a name that the policy allows; it is never asked for any other. */
+export interface NameResolver {
+  /**
+   * `name` is normalised: lower case, A-labels, no trailing dot. No search list is applied to it.
+   * @throws PosternError ERR_RESOLVE_NOT_FOUND (the name has no address), ERR_RESOLVE_FAILED (no answer to be had),
+   * ERR_TRANSPORT_ABORTED on `signal`.
+   */
+  resolve(name: string, options: ResolveOptions): Promise<Resolution>;
+}
