@@ -12,6 +12,10 @@ const COMMANDS: Record<string, { readonly summary: string; readonly module: stri
   demo: { summary: 'show the whole of it on this machine, in seconds', module: '../demo/command' },
   parent: { summary: 'serve guests from the parent host', module: '../../parent/command' },
   guest: { summary: 'run the agent in the guest, and a workload behind it', module: '../../guest/command' },
+  resolve: {
+    summary: 'resolve a name and prove the answer, or say why it cannot be proven',
+    module: '../../guest/dns/resolve-command',
+  },
   policy: { summary: 'check a policy, or explain what it decides', module: '../policy/command' },
   doctor: { summary: 'say what this machine lacks and what to do about it', module: './doctor' },
 };
@@ -71,7 +75,10 @@ try {
     process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.badInput;
   } else if (isPosternError(error)) {
     process.stderr.write(`postern: ${error.code}\n${error.message}\n`);
-    const badInput = error.code.startsWith('ERR_CONFIG_') || error.code === 'ERR_ADDRESS_INVALID';
+    const badInput =
+      error.code.startsWith('ERR_CONFIG_') ||
+      error.code === 'ERR_ADDRESS_INVALID' ||
+      error.code === 'ERR_DNS_NAME';
     process.exitCode = badInput ? EXIT.badInput : EXIT.failed;
   } else {
     throw error;

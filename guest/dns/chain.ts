@@ -1,0 +1,354 @@
+import { isPosternError, PosternError } from '../../shared/errors.ts';
+import type { TrustAnchor, TrustAnchors } from './anchors.ts';
+import { BoundedCache } from './cache.ts';
+import { type Ds, dsMatches, parseDs, usableDs } from './ds.ts';
+import { DenialEvidence } from './evidence.ts';
+import { KeyRing, parseZoneKey, type ZoneKey } from './keys.ts';
+import { overLimit, type Work } from './limits.ts';
+import type { DomainName } from './name.ts';
+import type { Questioner } from './questioner.ts';
+import { aliasTarget, type Response, type RRset } from './rrset.ts';
+import { RCODE, TYPE } from './types.ts';
+import { keyText, type Signer, type Verified, verifyRrset } from './verify.ts';
+
+/** A zone whose keys are proven from an anchor. */
+export interface SecureZone extends Signer {
+  /** The zone that holds its DS; undefined where an anchor is the zone's own. */
+  readonly parent: SecureZone | undefined;
+  /** What vouches for the key that signs its keys, for a person. */
+  readonly entry: string;
+  readonly signedBy: string;
+}
+
+/** RFC 4033 section 5 for a place in the tree. Bogus is not here: it is thrown. */
+export type ZoneStatus =
+  | { readonly state: 'secure'; readonly zone: SecureZone }
+  | {
+      readonly state: 'insecure';
+      readonly at: DomainName;
+      readonly reason: string;
+      readonly parent: SecureZone | undefined;
+    }
+  | { readonly state: 'indeterminate' };
+
+/** What stands at a name below a secure zone: nothing, a cut into another zone, or a known failure. */
+type Delegation =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'cut'; readonly status: ZoneStatus }
+  | { readonly kind: 'bogus'; readonly error: PosternError };
+
+type Found = Delegation & { readonly ttlSeconds: number };
+
+type DsAnswer =
+  | { readonly kind: 'none'; readonly ttlSeconds: number }
+  | { readonly kind: 'unsigned'; readonly ttlSeconds: number; readonly reason?: string }
+  | { readonly kind: 'ds'; readonly ttlSeconds: number; readonly records: readonly Ds[] };
+
+/** Keys are few and asked for with every answer. */
+const CACHE_MAX_BYTES = 16 * 1024 * 1024;
+/** What a proven key set or denial holds: objects, imported keys. An estimate on the high side. */
+const ENTRY_BYTES = 4096;
+const NONE_BYTES = 300;
+/** Keys and DS are looked at again at least so often, whatever their TTL. */
+const TTL_MAX_SECONDS = 86_400;
+/** So that an answer's second attempt, or the next question, does not walk into the same failure at once. */
+const BOGUS_TTL_SECONDS = 5;
+
+/** Proves zones from the anchors down, one delegation a label, and remembers what it proved. */
+export class TrustChain {
+  readonly #anchors: TrustAnchors;
+  readonly #questioner: Questioner;
+  readonly #clock: () => number;
+  readonly #cache = new BoundedCache<Delegation>(CACHE_MAX_BYTES);
+  readonly #flights = new Map<string, Promise<Delegation>>();
+
+  constructor(anchors: TrustAnchors, questioner: Questioner, clock: () => number) {
+    this.#anchors = anchors;
+    this.#questioner = questioner;
+    this.#clock = clock;
+  }
+
+  /**
+   * The status of the deepest zone that encloses `target`; the first unsigned delegation on the way ends the walk.
+   * @throws PosternError ERR_DNS_*: the way is broken, which is bogus and never insecure
+   */
+  async statusOf(target: DomainName, work: Work): Promise<ZoneStatus> {
+    const anchor = this.#anchors.closest(target);
+    if (anchor === undefined) return { state: 'indeterminate' };
+    if (anchor.negative) {
+      const reason = `a negative trust anchor for ${anchor.name}`;
+      return { state: 'insecure', at: anchor.name, reason, parent: undefined };
+    }
+    if (!isUsableAnchor(anchor)) {
+      const reason = `the trust anchor of ${anchor.name} has no algorithm and digest that is supported`;
+      return { state: 'insecure', at: anchor.name, reason, parent: undefined };
+    }
+    let status = await this.#anchored(anchor, work);
+    for (let count = anchor.name.labelCount + 1; count <= target.labelCount; count += 1) {
+      if (status.state !== 'secure') return status;
+      const { zone } = status;
+      const child = target.suffix(count);
+      const delegation = await this.#shared(child.key, work, () => this.#delegation(zone, child, work));
+      if (delegation.kind === 'cut') status = delegation.status;
+    }
+    return status;
+  }
+
+  /** Forgets what is known of a zone's keys: they may have been rolled over since. True where something was known. */
+  forget(zone: DomainName): boolean {
+    const isAnchor = this.#anchors.closest(zone)?.name.equals(zone) === true;
+    const key = isAnchor ? anchorKey(zone) : zone.key;
+    const known = this.#cache.get(key, this.#clock()) !== undefined;
+    this.#cache.delete(key);
+    return known;
+  }
+
+  async #anchored(anchor: TrustAnchor, work: Work): Promise<ZoneStatus> {
+    const found = await this.#shared(anchorKey(anchor.name), work, () => this.#prime(anchor, work));
+    if (found.kind !== 'cut') throw new Error('an anchor leads to a zone');
+    return found.status;
+  }
+
+  /** Cached, or computed once for all who ask at the same time. */
+  async #shared(key: string, work: Work, compute: () => Promise<Found>): Promise<Delegation> {
+    const known = this.#cache.get(key, this.#clock());
+    if (known !== undefined) return unlessBogus(known);
+    const flight = this.#flights.get(key);
+    if (flight !== undefined) {
+      try {
+        return await flight;
+      } catch (error) {
+        // The other question ran out of its own time or work, not ours.
+        if (!isPosternError(error) || !isOwn(error)) throw error;
+        work.checkDeadline();
+      }
+    }
+    const mine = this.#compute(key, compute);
+    this.#flights.set(key, mine);
+    try {
+      return await mine;
+    } finally {
+      if (this.#flights.get(key) === mine) this.#flights.delete(key);
+    }
+  }
+
+  async #compute(key: string, compute: () => Promise<Found>): Promise<Delegation> {
+    const now = this.#clock();
+    try {
+      const found = await compute();
+      const expiresAt = now + Math.min(found.ttlSeconds, TTL_MAX_SECONDS);
+      this.#cache.set(key, found, expiresAt, found.kind === 'none' ? NONE_BYTES : ENTRY_BYTES);
+      return found;
+    } catch (error) {
+      if (isPosternError(error) && !isOwn(error)) {
+        this.#cache.set(key, { kind: 'bogus', error }, now + BOGUS_TTL_SECONDS, ENTRY_BYTES);
+      }
+      throw error;
+    }
+  }
+
+  #prime(anchor: TrustAnchor, work: Work): Promise<Found> {
+    return this.#questioner.ask(anchor.name, TYPE.DNSKEY, work, (response) => {
+      const keys = publishedKeys(response, anchor.name);
+      const trusted = keys.zoneKeys.filter((key) => anchor.keys.some((rdata) => rdata.equals(key.rdata)));
+      const entries =
+        trusted.length > 0 ? trusted : matchDs(usableDs(anchor.ds), anchor.name, keys.zoneKeys, work);
+      if (entries.length === 0) throw anchorMismatch(anchor, keys.zoneKeys);
+      const entry = `trust anchor ${entries.map((key) => keyText(key)).join(', ')}`;
+      return this.#enter(anchor.name, keys, entries, entry, undefined, work);
+    });
+  }
+
+  async #delegation(zone: SecureZone, child: DomainName, work: Work): Promise<Found> {
+    const answer = await this.#questioner.ask(child, TYPE.DS, work, (response) =>
+      readDs(response, zone, child, this.#clock(), work),
+    );
+    const { ttlSeconds } = answer;
+    if (answer.kind === 'none') return { kind: 'none', ttlSeconds };
+    const unsigned = (reason: string): Found => ({
+      kind: 'cut',
+      status: { state: 'insecure', at: child, reason, parent: zone },
+      ttlSeconds,
+    });
+    if (answer.kind === 'unsigned')
+      return unsigned(answer.reason ?? `${zone.name} proves that ${child} has no DS`);
+    const usable = usableDs(answer.records);
+    if (usable.length === 0)
+      return unsigned(`every DS of ${child} has an algorithm or digest that is not supported`);
+    const found = await this.#questioner.ask(child, TYPE.DNSKEY, work, (response) => {
+      const keys = publishedKeys(response, child);
+      const entries = matchDs(usable, child, keys.zoneKeys, work);
+      if (entries.length === 0) {
+        throw new PosternError(
+          'ERR_DNS_KEY_MISSING',
+          `no key that ${child} publishes matches its DS in ${zone.name}`,
+        );
+      }
+      const entry = `DS ${entries.map((key) => keyText(key)).join(', ')} in ${zone.name}`;
+      return this.#enter(child, keys, entries, entry, zone, work);
+    });
+    return { ...found, ttlSeconds: Math.min(found.ttlSeconds, ttlSeconds) };
+  }
+
+  /** RFC 4035 section 5.2: the key set counts when a key that is vouched for signed the whole of it. */
+  #enter(
+    name: DomainName,
+    published: PublishedKeys,
+    entries: readonly ZoneKey[],
+    entry: string,
+    parent: SecureZone | undefined,
+    work: Work,
+  ): Found {
+    const vouched = { name, keys: new KeyRing(entries) };
+    let verified: Verified;
+    try {
+      verified = verifyRrset(published.rrset, vouched, this.#clock(), work);
+    } catch (error) {
+      throw parent === undefined ? withClockHint(error) : error;
+    }
+    const zone = {
+      name,
+      keys: new KeyRing(published.zoneKeys),
+      parent,
+      entry,
+      signedBy: keyText(verified.rrsig),
+    };
+    return { kind: 'cut', status: { state: 'secure', zone }, ttlSeconds: verified.ttlSeconds };
+  }
+}
+
+interface PublishedKeys {
+  readonly rrset: RRset;
+  readonly zoneKeys: readonly ZoneKey[];
+}
+
+/** RFC 4035 section 5.2 for an anchor: what cannot be checked by anybody here is unsigned, not broken. */
+function isUsableAnchor(anchor: TrustAnchor): boolean {
+  return usableDs(anchor.ds).length > 0 || anchor.keys.some((rdata) => parseZoneKey(rdata) !== undefined);
+}
+
+function anchorKey(name: DomainName): string {
+  return `anchor ${name.key}`;
+}
+
+function unlessBogus(delegation: Delegation): Delegation {
+  if (delegation.kind === 'bogus') throw delegation.error;
+  return delegation;
+}
+
+/** A failure of the one who asked rather than of the data. */
+function isOwn(error: PosternError): boolean {
+  return error.code === 'ERR_DNS_LIMIT' || error.code === 'ERR_DNS_DEADLINE';
+}
+
+function publishedKeys(response: Response, name: DomainName): PublishedKeys {
+  const rrset = response.answer.find(name, TYPE.DNSKEY);
+  if (rrset === undefined) {
+    throw new PosternError(
+      'ERR_DNS_KEY_MISSING',
+      `${response.from} has no DNSKEY for ${name}, which is signed`,
+    );
+  }
+  const zoneKeys = rrset.rdata.map((rdata) => parseZoneKey(rdata)).filter((key) => key !== undefined);
+  return { rrset, zoneKeys };
+}
+
+function matchDs(records: readonly Ds[], name: DomainName, keys: readonly ZoneKey[], work: Work): ZoneKey[] {
+  const { dsPerZone, keysPerTag } = work.limits;
+  const matches: ZoneKey[] = [];
+  let tried = 0;
+  for (const ds of records) {
+    const alike = keys.filter((key) => key.keyTag === ds.keyTag && key.algorithm === ds.algorithm);
+    if (alike.length === 0) continue;
+    if (tried === dsPerZone) {
+      if (matches.length > 0) break;
+      throw overLimit(`more than ${dsPerZone} DS records of ${name}`);
+    }
+    tried += 1;
+    for (const key of alike.slice(0, keysPerTag)) {
+      if (!matches.includes(key) && dsMatches(ds, name, key)) matches.push(key);
+    }
+  }
+  return matches;
+}
+
+/** What an answer to a DS question proves of the name below `zone`. */
+function readDs(
+  response: Response,
+  zone: SecureZone,
+  child: DomainName,
+  epochSeconds: number,
+  work: Work,
+): DsAnswer {
+  const rrset = response.answer.find(child, TYPE.DS);
+  if (rrset !== undefined) {
+    const { ttlSeconds } = verifyRrset(rrset, zone, epochSeconds, work);
+    const records = rrset.rdata.map((rdata) => parseDs(rdata)).filter((ds) => ds !== undefined);
+    return { kind: 'ds', ttlSeconds, records };
+  }
+  const alias = aliasAt(response, child);
+  const evidence = new DenialEvidence(response.authority, zone, epochSeconds, work);
+  if (alias !== undefined) {
+    // An alias has no other data beside it, and nothing is below a DNAME: no zone begins here.
+    const { ttlSeconds, expandedFrom } = verifyRrset(alias, zone, epochSeconds, work);
+    if (expandedFrom === undefined) return { kind: 'none', ttlSeconds };
+    const kind = evidence.expansion(child, expandedFrom) === 'secure' ? 'none' : 'unsigned';
+    return { kind, ttlSeconds: Math.min(ttlSeconds, evidence.ttlSeconds) };
+  }
+  return readDsDenial(response, evidence, zone, child);
+}
+
+function readDsDenial(
+  response: Response,
+  evidence: DenialEvidence,
+  zone: SecureZone,
+  child: DomainName,
+): DsAnswer {
+  if (!response.hasSignatures) {
+    throw new PosternError(
+      'ERR_DNS_SIGNATURE_MISSING',
+      `the answer for ${child} DS is not signed by ${zone.name}`,
+    );
+  }
+  const denial = evidence.deny(child, TYPE.DS, response.rcode === RCODE.NXDOMAIN);
+  const { ttlSeconds } = evidence;
+  if (denial.kind === 'unchecked') return { kind: 'unsigned', ttlSeconds, reason: denial.reason };
+  if (denial.optOut === true) {
+    return {
+      kind: 'unsigned',
+      ttlSeconds,
+      reason: `${zone.name} proves, with opt-out, that ${child} has no DS`,
+    };
+  }
+  const isDelegation = denial.kind === 'nodata' && denial.types?.has(TYPE.NS) === true;
+  return { kind: isDelegation ? 'unsigned' : 'none', ttlSeconds };
+}
+
+/** The alias that an answer gives for the name itself: a DNAME above it (whose CNAME is unsigned) or a CNAME. */
+function aliasAt(response: Response, name: DomainName): RRset | undefined {
+  const cname = response.answer.find(name, TYPE.CNAME);
+  if (cname !== undefined && cname.signatures.length > 0) return aliasTarget(cname) && cname;
+  for (let count = 1; count < name.labelCount; count += 1) {
+    const dname = response.answer.find(name.suffix(count), TYPE.DNAME);
+    if (dname !== undefined) return dname;
+  }
+  return cname;
+}
+
+function anchorMismatch(anchor: TrustAnchor, keys: readonly ZoneKey[]): PosternError {
+  const anchors = [
+    ...anchor.ds,
+    ...anchor.keys.map((rdata) => parseZoneKey(rdata)).filter((key) => key !== undefined),
+  ];
+  const trusted = anchors.map((one) => ('keyTag' in one ? keyText(one) : '')).join(', ');
+  const published = keys.map((key) => keyText(key)).join(', ');
+  const reason = `the trust anchor of ${anchor.name} (${trusted || 'unusable'}) matches none of the keys that are published (${published || 'none'}): the anchor is out of date, or somebody answers for ${anchor.name} who is not it`;
+  return new PosternError('ERR_DNS_ANCHOR', reason);
+}
+
+/** Keys of an anchored zone out of their period are more often a wrong clock here than an unsigned week there. */
+function withClockHint(error: unknown): unknown {
+  if (!isPosternError(error) || (error.code !== 'ERR_DNS_EXPIRED' && error.code !== 'ERR_DNS_NOT_YET_VALID'))
+    return error;
+  return new PosternError(error.code, `${error.message}: is this clock right?`, { cause: error });
+}

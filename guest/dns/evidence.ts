@@ -1,0 +1,86 @@
+import { isPosternError, PosternError } from '../../shared/errors.ts';
+import { type Denial, notProven } from './denial.ts';
+import type { Work } from './limits.ts';
+import type { DomainName } from './name.ts';
+import { allowsExpansionByNsec, denyByNsec, type Nsec, parseNsec } from './nsec.ts';
+import { denyByNsec3, expansionByNsec3, type Nsec3, Nsec3Chain, parseNsec3 } from './nsec3.ts';
+import type { RRset, Section } from './rrset.ts';
+import { countedLabels } from './rrsig.ts';
+import { TYPE } from './types.ts';
+import { type Signer, verifyRrset } from './verify.ts';
+
+/** What a wildcard's expansion is worth: proven, proven under opt-out or too dear, or not proven. */
+export type Expansion = 'secure' | 'insecure';
+
+/** The authentic denial records of one zone in one answer, and what follows from them. */
+export class DenialEvidence {
+  readonly #zone: DomainName;
+  readonly #nsec: Nsec[] = [];
+  readonly #nsec3: Nsec3Chain;
+  readonly #hasNsec3: boolean;
+  /** The least TTL of the records, which bounds what is concluded from them. */
+  readonly ttlSeconds: number;
+  /** Why a record did not count: the better explanation when the rest prove too little. */
+  readonly #fault: PosternError | undefined;
+
+  /** Verifies the records that `signer` signed; others are as if they were not there. */
+  constructor(authority: Section, signer: Signer, epochSeconds: number, work: Work) {
+    this.#zone = signer.name;
+    const nsec3: Nsec3[] = [];
+    let ttlSeconds = Number.MAX_SAFE_INTEGER;
+    let fault: PosternError | undefined;
+    for (const rrset of authority.rrsets) {
+      if (!isDenialOf(rrset, signer.name)) continue;
+      try {
+        ttlSeconds = Math.min(ttlSeconds, verifyRrset(rrset, signer, epochSeconds, work).ttlSeconds);
+      } catch (error) {
+        if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT') throw error;
+        fault ??= error;
+        continue;
+      }
+      const record = rrset.type === TYPE.NSEC ? parseNsec(rrset, signer.name) : undefined;
+      const hashed = rrset.type === TYPE.NSEC3 ? parseNsec3(rrset, signer.name) : undefined;
+      if (record !== undefined) this.#nsec.push(record);
+      if (hashed !== undefined) nsec3.push(hashed);
+    }
+    this.#nsec3 = new Nsec3Chain(signer.name, nsec3, work);
+    this.#hasNsec3 = nsec3.length > 0;
+    this.ttlSeconds = ttlSeconds;
+    this.#fault = fault;
+  }
+
+  /** @throws PosternError ERR_DNS_DENIAL_MISSING, or what was wrong with a record that would have been needed */
+  deny(name: DomainName, type: number, nameError: boolean): Exclude<Denial, { kind: 'unproven' }> {
+    let denial = notProven(`the answer has no NSEC or NSEC3 of ${this.#zone}`);
+    if (this.#nsec.length > 0) denial = denyByNsec(this.#nsec, this.#zone, name, type, nameError);
+    if (denial.kind === 'unproven' && this.#hasNsec3)
+      denial = denyByNsec3(this.#nsec3, name, type, nameError);
+    if (denial.kind !== 'unproven') return denial;
+    throw this.#fault ?? new PosternError('ERR_DNS_DENIAL_MISSING', `unproven denial: ${denial.reason}`);
+  }
+
+  /** @throws PosternError as `deny` */
+  expansion(name: DomainName, encloser: DomainName): Expansion {
+    if (allowsExpansionByNsec(this.#nsec, this.#zone, name, encloser)) return 'secure';
+    const proof = expansionByNsec3(this.#nsec3, name, encloser);
+    if (proof.kind === 'expansion') return proof.optOut ? 'insecure' : 'secure';
+    if (proof.kind === 'unchecked') return 'insecure';
+    const reason = `${name} was made from *.${encloser.isRoot ? '' : encloser}, and nothing proves that it does not exist itself`;
+    throw this.#fault ?? new PosternError('ERR_DNS_DENIAL_MISSING', reason);
+  }
+}
+
+/** The zones that signed denial records in this section. */
+export function denialSigners(authority: Section): DomainName[] {
+  return authority.rrsets
+    .filter((rrset) => rrset.type === TYPE.NSEC || rrset.type === TYPE.NSEC3)
+    .flatMap((rrset) => rrset.signatures.map((rrsig) => rrsig.signer));
+}
+
+/** Signed by the zone, and not made by a wildcard: an expanded NSEC speaks of its wildcard, not of its owner. */
+function isDenialOf(rrset: RRset, zone: DomainName): boolean {
+  if (rrset.type !== TYPE.NSEC && rrset.type !== TYPE.NSEC3) return false;
+  return rrset.signatures.some(
+    (rrsig) => rrsig.signer.equals(zone) && rrsig.labels === countedLabels(rrset.name),
+  );
+}

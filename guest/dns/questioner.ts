@@ -1,0 +1,92 @@
+import { isPosternError, PosternError } from '../../shared/errors.ts';
+import type { Work } from './limits.ts';
+import { FLAG, type Message, readMessage } from './message.ts';
+import type { DomainName } from './name.ts';
+import { type Response, toResponse } from './rrset.ts';
+import { RCODE, rcodeName, typeName } from './types.ts';
+import { encodeQuery } from './upstream/query.ts';
+import type { Upstream, UpstreamResolver } from './upstream/upstream.ts';
+
+/** A resolver that has to recurse from the root answers within this, or another is asked. */
+const EXCHANGE_TIMEOUT_MS = 3_000;
+
+/** Looks at an answer; throws a PosternError ERR_DNS_* where another answer may be better. */
+export type Judge<T> = (response: Response) => T | Promise<T>;
+
+const USABLE_RCODES = new Set<number>([RCODE.NOERROR, RCODE.NXDOMAIN, RCODE.YXDOMAIN]);
+
+/**
+ * Asks the chosen resolvers until an answer satisfies its judge: each resolver quickly, then reliably, then the next.
+ * What is called bogus was bad from every one of them.
+ */
+export class Questioner {
+  readonly #resolvers: readonly UpstreamResolver[];
+
+  constructor(resolvers: readonly UpstreamResolver[]) {
+    this.#resolvers = resolvers;
+  }
+
+  /** @throws PosternError ERR_DNS_*: of the first answer that was judged, else of the last resolver that gave none */
+  async ask<T>(name: DomainName, type: number, work: Work, judge: Judge<T>): Promise<T> {
+    let judged: PosternError | undefined;
+    let failed: PosternError | undefined;
+    for (const resolver of this.#resolvers) {
+      for (const way of resolver.ways) {
+        try {
+          const message = await exchange(way, name, type, work);
+          if ((message.flags & FLAG.TC) !== 0) {
+            failed ??= new PosternError('ERR_DNS_UPSTREAM', `${way.name} truncated its answer`);
+            continue;
+          }
+          if (!USABLE_RCODES.has(message.rcode)) throw refusal(way, name, type, message);
+          const response = toResponse(message, resolver.name);
+          try {
+            return await judge(response);
+          } catch (error) {
+            if (!isPosternError(error) || isFinal(error)) throw error;
+            judged ??= withSource(error, response);
+          }
+        } catch (error) {
+          if (!isPosternError(error) || isFinal(error)) throw error;
+          failed = error;
+          // A resolver that was reached and refuses will refuse over its other way too.
+          if (error.code === 'ERR_DNS_REFUSED') break;
+        }
+      }
+    }
+    throw judged ?? failed ?? new PosternError('ERR_DNS_UPSTREAM', 'no resolver is configured');
+  }
+}
+
+/** More answers do not help against a limit, nor once the deadline is over. */
+function isFinal(error: PosternError): boolean {
+  return error.code === 'ERR_DNS_LIMIT' || error.code === 'ERR_DNS_DEADLINE';
+}
+
+async function exchange(way: Upstream, name: DomainName, type: number, work: Work): Promise<Message> {
+  work.countUpstreamQuestion();
+  const signal = AbortSignal.any([work.signal, AbortSignal.timeout(EXCHANGE_TIMEOUT_MS)]);
+  try {
+    return readMessage(await way.exchange(encodeQuery(name, type), { signal }));
+  } catch (error) {
+    work.checkDeadline();
+    if (isPosternError(error, 'ERR_DNS_MALFORMED')) {
+      throw new PosternError('ERR_DNS_MALFORMED', `${way.name}: ${error.message}`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+function refusal(way: Upstream, name: DomainName, type: number, message: Message): PosternError {
+  const what = `${way.name} answers ${rcodeName(message.rcode)} for ${name} ${typeName(type)}`;
+  return new PosternError('ERR_DNS_REFUSED', what);
+}
+
+/** Names the resolver; one that sends no signature at all is told apart from one that sends a wrong one. */
+function withSource(error: PosternError, response: Response): PosternError {
+  if (error.code === 'ERR_DNS_SIGNATURE_MISSING' && !response.hasSignatures) {
+    const reason = `${error.message}: the resolver ${response.from} strips DNSSEC records, or they were stripped on the way`;
+    return new PosternError('ERR_DNS_STRIPPED', reason, { cause: error });
+  }
+  return error;
+}

@@ -1,0 +1,220 @@
+import { type ErrorCode, isPosternError, type PosternError } from '../../shared/errors.ts';
+import type { TrustAnchors } from './anchors.ts';
+import { type Authentic, Authenticator, type DnssecState } from './authenticate.ts';
+import { BoundedCache } from './cache.ts';
+import { TrustChain, type ZoneStatus } from './chain.ts';
+import { DNS_LIMITS, type DnsLimits, overLimit, Work } from './limits.ts';
+import type { DomainName } from './name.ts';
+import { Questioner } from './questioner.ts';
+import type { Response, RRset } from './rrset.ts';
+import { readStep, type Step, speaksOf, weakest } from './step.ts';
+import { RCODE, TYPE, typeName } from './types.ts';
+import type { UpstreamResolver } from './upstream/upstream.ts';
+
+/** The whole outcome of a question: what may be released, and why. */
+export interface Verdict {
+  readonly name: DomainName;
+  readonly type: number;
+  readonly state: DnssecState;
+  /** SERVFAIL for a bogus or failed answer. */
+  readonly rcode: number;
+  /** The chain from the name asked to its data, without signatures; empty when bogus. */
+  readonly answers: readonly RRset[];
+  readonly soa: RRset | undefined;
+  readonly ttlSeconds: number;
+  /** Why it is not secure; empty when it is. */
+  readonly reason: string;
+  /** What failed, where something did. */
+  readonly code: ErrorCode | undefined;
+  /** The zones that vouch for the answer, in the order of its links. */
+  readonly statuses: readonly ZoneStatus[];
+}
+
+export interface ValidatorOptions {
+  readonly resolvers: readonly UpstreamResolver[];
+  readonly anchors: TrustAnchors;
+  /** Epoch seconds, from a clock that the guest trusts. */
+  readonly clock: () => number;
+  readonly limits?: Partial<DnsLimits>;
+  readonly cacheBytes?: number;
+}
+
+/** 100,000 names with an address or two. */
+const CACHE_BYTES = 64 * 1024 * 1024;
+/** No answer is kept longer, whatever its TTL (RFC 8767 section 4 recommends days at most). */
+const TTL_MAX_SECONDS = 86_400;
+/** A failure is remembered just long enough that a repeated question does not repeat its work. */
+const BOGUS_TTL_SECONDS = 5;
+/** Objects around the octets of one cached link. */
+const STEP_OVERHEAD_BYTES = 400;
+
+interface CachedStep {
+  readonly step: Step;
+  readonly expiresAt: number;
+}
+
+/** A validating forwarder: asks, proves, remembers. Equal questions at one time are one walk. */
+export class Validator {
+  readonly #questioner: Questioner;
+  readonly #chain: TrustChain;
+  readonly #authenticator: Authenticator;
+  readonly #clock: () => number;
+  readonly #limits: DnsLimits;
+  readonly #steps: BoundedCache<CachedStep>;
+  readonly #failures: BoundedCache<Verdict>;
+  readonly #flights = new Map<string, Promise<Verdict>>();
+
+  constructor({ resolvers, anchors, clock, limits, cacheBytes = CACHE_BYTES }: ValidatorOptions) {
+    this.#questioner = new Questioner(resolvers);
+    this.#chain = new TrustChain(anchors, this.#questioner, clock);
+    this.#authenticator = new Authenticator(anchors, this.#chain, clock);
+    this.#clock = clock;
+    this.#limits = { ...DNS_LIMITS, ...limits };
+    this.#steps = new BoundedCache(cacheBytes);
+    this.#failures = new BoundedCache(cacheBytes >> 4);
+  }
+
+  /** Never rejects for what the network or a zone does: that is a verdict. `work` may be given to look at its account. */
+  resolve(name: DomainName, type: number, work?: Work): Promise<Verdict> {
+    const key = `${type} ${name.key}`;
+    const failed = this.#failures.get(key, this.#clock());
+    if (failed !== undefined) return Promise.resolve(failed);
+    const flight = this.#flights.get(key);
+    if (flight !== undefined) return flight;
+    const account = work ?? new Work(this.#limits, AbortSignal.timeout(this.#limits.deadlineMs));
+    const mine = this.#resolve(name, type, account).finally(() => this.#flights.delete(key));
+    this.#flights.set(key, mine);
+    return mine;
+  }
+
+  async #resolve(name: DomainName, type: number, work: Work): Promise<Verdict> {
+    const statuses: ZoneStatus[] = [];
+    try {
+      return await this.#follow(name, type, work, statuses);
+    } catch (error) {
+      if (!isPosternError(error)) throw error;
+      const verdict = this.#failure(name, type, error, statuses);
+      this.#failures.set(`${type} ${name.key}`, verdict, this.#clock() + BOGUS_TTL_SECONDS, 1024);
+      return verdict;
+    }
+  }
+
+  async #follow(name: DomainName, type: number, work: Work, statuses: ZoneStatus[]): Promise<Verdict> {
+    const seen = new Set<string>();
+    const answers: RRset[] = [];
+    const parts: Authentic[] = [];
+    let expiresAt = Number.MAX_SAFE_INTEGER;
+    let last: Step | undefined;
+    let response: Response | undefined;
+    let current: DomainName | undefined = name;
+    while (current !== undefined && !seen.has(current.key)) {
+      if (seen.size > work.limits.chainHops) throw overLimit(`more than ${work.limits.chainHops} aliases`);
+      seen.add(current.key);
+      const taken = await this.#step(current, type, response, work);
+      const { step } = taken.cached;
+      response = taken.response;
+      answers.push(...step.rrsets);
+      parts.push(...step.parts);
+      statuses.push(...step.parts.map((part) => part.status));
+      expiresAt = Math.min(expiresAt, taken.cached.expiresAt);
+      last = step;
+      current = step.kind === 'alias' ? step.target : undefined;
+    }
+    const worst = weakest(parts);
+    return {
+      name,
+      type,
+      state: worst?.state ?? 'indeterminate',
+      rcode: last?.rcode ?? RCODE.SERVFAIL,
+      answers,
+      soa: last?.soa,
+      ttlSeconds: Math.max(0, expiresAt - this.#clock()),
+      reason: worst === undefined ? '' : whyNotSecure(worst),
+      code: undefined,
+      statuses,
+    };
+  }
+
+  /** One link: cached, from the answer that gave the link before, or asked for. */
+  async #step(
+    name: DomainName,
+    type: number,
+    before: Response | undefined,
+    work: Work,
+  ): Promise<{ cached: CachedStep; response: Response | undefined }> {
+    const key = `${type} ${name.key}`;
+    const known = this.#steps.get(key, this.#clock());
+    if (known !== undefined) return { cached: known, response: undefined };
+    if (before !== undefined && speaksOf(before, name, type)) {
+      try {
+        const step = await readStep(before, name, type, this.#authenticator, work);
+        return { cached: this.#remember(key, step), response: before };
+      } catch (error) {
+        // What came along with another answer is a convenience; the name's own answer decides.
+        if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT') throw error;
+      }
+    }
+    return this.#questioner.ask(name, type, work, async (response) => {
+      const step =
+        type === TYPE.RRSIG
+          ? await this.#signatureStep(response, name, work)
+          : await readStep(response, name, type, this.#authenticator, work);
+      return { cached: this.#remember(key, step), response };
+    });
+  }
+
+  /** Signatures are not signed: a question for them has no verdict in a signed zone, and is given none of them. */
+  async #signatureStep(response: Response, name: DomainName, work: Work): Promise<Step> {
+    const status = await this.#chain.statusOf(name, work);
+    const state = status.state === 'insecure' ? 'insecure' : 'indeterminate';
+    const reason = 'RRSIG records are not signed and cannot be validated';
+    const part: Authentic = { state, ttlSeconds: 0, status, reason };
+    return { kind: 'absent', name, rrsets: [], rcode: response.rcode, parts: [part] };
+  }
+
+  #remember(key: string, step: Step): CachedStep {
+    const now = this.#clock();
+    const ttls = [...step.parts, ...step.rrsets].map((one) => one.ttlSeconds);
+    const expiresAt = now + Math.min(TTL_MAX_SECONDS, ...ttls);
+    const cached = { step, expiresAt };
+    const octets = step.rrsets.reduce((sum, rrset) => sum + rrsetBytes(rrset), key.length);
+    if (expiresAt > now) this.#steps.set(key, cached, expiresAt, octets + STEP_OVERHEAD_BYTES);
+    return cached;
+  }
+
+  #failure(name: DomainName, type: number, error: PosternError, statuses: readonly ZoneStatus[]): Verdict {
+    return {
+      name,
+      type,
+      state: 'bogus',
+      rcode: RCODE.SERVFAIL,
+      answers: [],
+      soa: undefined,
+      ttlSeconds: BOGUS_TTL_SECONDS,
+      reason: error.message,
+      code: error.code,
+      statuses,
+    };
+  }
+}
+
+function rrsetBytes(rrset: RRset): number {
+  const perRecord = 100;
+  return rrset.rdata.reduce(
+    (sum, rdata) => sum + rdata.length + perRecord,
+    rrset.name.key.length + perRecord,
+  );
+}
+
+function whyNotSecure(part: Authentic): string {
+  if (part.state === 'secure') return '';
+  if (part.reason !== undefined) return part.reason;
+  const { status } = part;
+  if (status.state === 'insecure') return status.reason;
+  return 'no trust anchor encloses the name';
+}
+
+/** `www.example.com. A`. */
+export function questionText(verdict: Verdict): string {
+  return `${verdict.name} ${typeName(verdict.type)}`;
+}
