@@ -68,10 +68,19 @@ export class Transmission {
 
   /** No more requests are begun; `idle` follows when those begun are answered. */
   end(): void {
+    this.#abandonPayload();
     this.#state = { kind: 'ended' };
     // What still comes is thrown away, so that the peer's end is seen behind it.
     this.#socket.resume();
     if (this.#requests === 0) this.#events.idle();
+  }
+
+  /** A request whose payload never came whole was not begun. */
+  #abandonPayload(): void {
+    const state = this.#state;
+    if (state.kind !== 'payload' && state.kind !== 'skip') return;
+    this.#requests -= 1;
+    if (state.kind === 'payload') this.#heldBytes -= heldBytes(state.request);
   }
 
   /** What comes while the requests begun are being answered is refused; then it is the end. */
