@@ -138,7 +138,15 @@ export function formatAddress(address: IpAddress): string {
     }
     if (end > start) start = end;
   }
-  const hex = groups.map((group) => group.toString(16));
-  if (bestLength === 1) return hex.join(':');
-  return `${hex.slice(0, best).join(':')}::${hex.slice(best + bestLength).join(':')}`;
+  let text = '';
+  for (let index = 0; index < 8; index += 1) {
+    if (index === best && bestLength > 1) {
+      text += '::';
+      index += bestLength - 1;
+    } else {
+      const separator = text === '' || text.endsWith('::') ? '' : ':';
+      text += separator + (groups[index] as number).toString(16);
+    }
+  }
+  return text;
 }

@@ -1,83 +1,134 @@
 import { buildTables, type Claim, NO_RULE, type ProtocolTables } from './port-table.ts';
 import type { Protocol } from './types.ts';
 
+/** A name under which wildcards stand, with the labels that lead to it from the node above. */
 interface Node {
+  /** Labels that every name below has in common, `b.example.com`; at the root empty. */
+  readonly suffix: string;
+  /** By the label that stands before the suffix. */
   readonly children: Map<string, Node>;
-  exact?: ProtocolTables;
   /** Rules `*.X`, kept at X. */
   one?: ProtocolTables;
   /** Rules `**.X`, kept at X. */
   any?: ProtocolTables;
 }
 
+interface Pattern {
+  readonly star: '*' | '**';
+  /** Labels from the right. */
+  readonly labels: readonly string[];
+  readonly tables: ProtocolTables;
+}
+
 /**
- * Name patterns as a tree of labels from the right. A question walks as many labels as the rules have, whatever the
- * length of the name asked for: long hostile names cost nothing.
+ * Exact names in a hash; wildcards as a tree of labels from the right in which runs without a branch are one step.
+ * A question walks as far as the rules have branches, whatever the length of the name asked for: long hostile names
+ * cost no more than short ones.
  */
 export class NameIndex {
-  readonly #root: Node = { children: new Map() };
+  readonly #exact = new Map<string, ProtocolTables>();
+  readonly #root: Node | undefined;
 
   /** @param claims ascending by index */
   constructor(claims: readonly Claim[]) {
-    const byPattern = new Map<string, Claim[]>();
-    for (const claim of claims) {
-      for (const pattern of claim.rule.fqdn) {
-        const list = byPattern.get(pattern);
-        if (list === undefined) byPattern.set(pattern, [claim]);
-        else list.push(claim);
-      }
+    const patterns: Pattern[] = [];
+    for (const [pattern, list] of groupByPattern(claims)) {
+      const star = /^(\*\*?)\./.exec(pattern)?.[1];
+      const tables = buildTables(list);
+      if (star === '*' || star === '**') {
+        patterns.push({
+          star,
+          labels: pattern
+            .slice(star.length + 1)
+            .split('.')
+            .reverse(),
+          tables,
+        });
+      } else this.#exact.set(pattern, tables);
     }
-    for (const [pattern, list] of byPattern) this.#insert(pattern, buildTables(list));
-  }
-
-  #insert(pattern: string, tables: ProtocolTables): void {
-    const labels = pattern.split('.');
-    const star = labels[0] === '*' || labels[0] === '**' ? labels.shift() : undefined;
-    let node = this.#root;
-    for (const label of labels.reverse()) {
-      let child = node.children.get(label);
-      if (child === undefined) {
-        child = { children: new Map() };
-        node.children.set(label, child);
-      }
-      node = child;
-    }
-    if (star === undefined) node.exact = tables;
-    else if (star === '*') node.one = tables;
-    else node.any = tables;
+    this.#root = patterns.length === 0 ? undefined : buildNode(patterns, 0, '');
   }
 
   /** The first rule whose pattern, protocol, port and mode fit; NO_RULE when there is none. */
   lookup(name: string, protocol: Protocol, port: number, modes: number): number {
-    let best = NO_RULE;
-    this.#visit(name, (tables) => {
-      const table = tables[protocol];
-      if (table !== undefined) best = Math.min(best, table.lookup(port, modes));
-    });
+    const exact = this.#exact.get(name)?.[protocol];
+    let best = exact === undefined ? NO_RULE : exact.lookup(port, modes);
+    for (let node = this.#root; node !== undefined; node = stepDown(node, name)) {
+      const any = node.any?.[protocol];
+      if (any !== undefined) best = Math.min(best, any.lookup(port, modes));
+      const one = isRightBelow(name, node) ? node.one?.[protocol] : undefined;
+      if (one !== undefined) best = Math.min(best, one.lookup(port, modes));
+    }
     return best;
   }
 
   /** Whether any rule's pattern fits the name at all, or with this protocol. */
   names(name: string, protocol?: Protocol): boolean {
-    let found = false;
-    this.#visit(name, (tables) => {
-      found ||= protocol === undefined || tables[protocol] !== undefined;
-    });
-    return found;
-  }
-
-  #visit(name: string, visit: (tables: ProtocolTables) => void): void {
-    let node: Node | undefined = this.#root;
-    let end = name.length;
-    while (end > 0) {
-      const dot = name.lastIndexOf('.', end - 1);
-      node = node.children.get(name.slice(dot + 1, end));
-      if (node === undefined) return;
-      end = dot;
-      if (end <= 0) break;
-      if (node.any !== undefined) visit(node.any);
-      if (node.one !== undefined && name.lastIndexOf('.', end - 1) < 0) visit(node.one);
+    const fits = (tables: ProtocolTables | undefined): boolean =>
+      tables !== undefined && (protocol === undefined || tables[protocol] !== undefined);
+    if (fits(this.#exact.get(name))) return true;
+    for (let node = this.#root; node !== undefined; node = stepDown(node, name)) {
+      if (fits(node.any) || (isRightBelow(name, node) && fits(node.one))) return true;
     }
-    if (node.exact !== undefined) visit(node.exact);
+    return false;
   }
+}
+
+/** The child whose suffix the name ends in with at least one label before it. */
+function stepDown({ suffix, children }: Node, name: string): Node | undefined {
+  if (children.size === 0) return undefined;
+  // `end` is where the label before the suffix ends: before its dot, or at the end of the name for the root.
+  const end = suffix === '' ? name.length : name.length - suffix.length - 1;
+  const child = children.get(name.slice(name.lastIndexOf('.', end - 1) + 1, end));
+  if (child === undefined) return undefined;
+  const start = name.length - child.suffix.length;
+  return start > 1 && name.charCodeAt(start - 1) === DOT && name.endsWith(child.suffix) ? child : undefined;
+}
+
+const DOT = 46;
+
+function isRightBelow(name: string, { one, suffix }: Node): boolean {
+  return one !== undefined && name.lastIndexOf('.', name.length - suffix.length - 2) < 0;
+}
+
+function groupByPattern(claims: readonly Claim[]): Map<string, Claim[]> {
+  const byPattern = new Map<string, Claim[]>();
+  for (const claim of claims) {
+    for (const pattern of claim.rule.fqdn) {
+      const list = byPattern.get(pattern);
+      if (list === undefined) byPattern.set(pattern, [claim]);
+      else list.push(claim);
+    }
+  }
+  return byPattern;
+}
+
+/** The node for patterns that share their first `depth` labels from the right, which `suffix` spells. */
+function buildNode(patterns: readonly Pattern[], depth: number, suffix: string): Node {
+  const node: Node = { suffix, children: new Map() };
+  const byLabel = new Map<string, Pattern[]>();
+  for (const pattern of patterns) {
+    const label = pattern.labels[depth];
+    if (label === undefined) node[pattern.star === '*' ? 'one' : 'any'] = pattern.tables;
+    else {
+      const list = byLabel.get(label);
+      if (list === undefined) byLabel.set(label, [pattern]);
+      else list.push(pattern);
+    }
+  }
+  for (const [label, below] of byLabel) {
+    const shared = sharedDepth(below, depth + 1);
+    const first = below[0]?.labels ?? [];
+    node.children.set(label, buildNode(below, shared, first.slice(0, shared).reverse().join('.')));
+  }
+  return node;
+}
+
+/** How many labels all patterns share, of which the first `depth` are known to. */
+function sharedDepth(patterns: readonly Pattern[], depth: number): number {
+  const first = patterns[0]?.labels ?? [];
+  let shared = depth;
+  while (shared < first.length && patterns.every(({ labels }) => labels[shared] === first[shared]))
+    shared += 1;
+  return shared;
 }

@@ -34,7 +34,7 @@ export class PrefixIndex {
   readonly #nodes: (Node | undefined)[] = [undefined];
 
   /** @param claims ascending by index */
-  constructor(claims: readonly Claim[], family: 4 | 6) {
+  constructor(claims: readonly Claim[], family: 4 | 6, mergeSegments = MERGE_SEGMENTS_MAX) {
     const starts = [0n];
     const open: Node[] = [];
     const cut = (start: bigint, node: Node | undefined): void => {
@@ -50,7 +50,7 @@ export class PrefixIndex {
         cut(endOf(node.prefix), open.at(-1));
       }
     };
-    const budget = { left: MERGE_SEGMENTS_MAX };
+    const budget = { left: mergeSegments };
     for (const { prefix, list } of groupByPrefix(claims, family)) {
       closeUntil(startOf(prefix));
       const own = buildTables(list);

@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { formatAddress, parseAddress } from './address.ts';
 import { field, listWords, type Report, readList, readWord } from './field.ts';
 import { isNumericSpelling, parseHost, readPattern } from './name.ts';
-import { ALL_PORTS, isPort, joinPorts, readPorts } from './ports.ts';
+import { ALL_PORTS, formatPorts, isPort, joinPorts, readPorts } from './ports.ts';
 import { formatPrefix, hostPrefix, type Prefix, parsePrefix } from './prefix.ts';
 import { DNSSEC_MODES, type EgressRule, type IngressRule, PROTOCOLS, type Protocol } from './types.ts';
 
@@ -40,7 +40,7 @@ const cidr = field('a CIDR block', (value, report) => readPrefixes(value, report
 const ports = field('ports: a number, a range such as "8000-8100", or a list of those', (value, report) => {
   const entries = readList(value, 'ports', report, (entry, complain) => {
     const range = readPorts(entry, complain);
-    return range === undefined ? undefined : { key: `${range.from}-${range.to}`, entry: range };
+    return range === undefined ? undefined : { key: formatPorts([range]), entry: range };
   });
   return joinPorts(distinct(entries, Array.isArray(value), report));
 });
