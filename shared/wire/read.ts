@@ -17,11 +17,11 @@ export function readExactly(stream: Socket, count: number, timeoutMs: number): P
       else resolve(outcome);
     };
     const onReadable = (): void => {
-      const bytes = stream.readableLength >= count ? stream.read(count) : null;
-      if (bytes !== null) finish(bytes);
-      else if (stream.readableEnded) onEnd();
-      // A read of more than the stream holds makes it ask the kernel for more.
-      else stream.read(0);
+      // A read of more than the stream holds makes it ask the kernel for more; once that has said that there is no
+      // more, the same read gives what is left.
+      const bytes: Buffer | null = stream.read(count);
+      if (bytes?.length === count) finish(bytes);
+      else if (bytes !== null || stream.readableEnded) onEnd();
     };
     const onEnd = (): void => {
       finish(new PosternError('ERR_TRANSPORT_CLOSED', `stream ended before ${count} bytes`));

@@ -42,7 +42,7 @@ export class TestAgent {
   }
 
   /** Registers and waits for WELCOME. */
-  static async register(address: TransportAddress, key = randomBytes(KEY_BYTES)): Promise<TestAgent> {
+  static async register(address: TransportAddress, key: Buffer = randomBytes(KEY_BYTES)): Promise<TestAgent> {
     const control = await connect(address);
     const agent = new TestAgent(address, key, control);
     const decoder = new FrameDecoder();
@@ -123,6 +123,7 @@ export async function readAll(stream: Stream | import('node:net').Socket): Promi
 export async function closed(stream: Stream | import('node:net').Socket): Promise<void> {
   stream.resume();
   if (stream.readableEnded || stream.closed) return;
-  const signal = AbortSignal.timeout(DEADLINE_MS);
-  await Promise.race([once(stream, 'end', { signal }), once(stream, 'close', { signal })]);
+  await new Promise<void>((resolve) => {
+    stream.once('end', resolve).once('close', () => resolve());
+  });
 }

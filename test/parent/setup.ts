@@ -19,6 +19,8 @@ export interface Started {
   tunnel(guest: string): TransportAddress;
   /** The configuration that was started with, `changes` laid over its top level. */
   config(changes?: Record<string, unknown>): ReturnType<typeof parseParentConfig>;
+  /** A new parent with the same configuration and state; the old one must be closed. */
+  restart(): Promise<Started>;
 }
 
 /** Loopback, named, which is where the tests' servers are. */
@@ -35,16 +37,25 @@ export type TestGuests = Record<string, Record<string, unknown>>;
 /** Starts a parent that ends with the test. */
 export async function startParent(t: TestContext, guests: TestGuests = { web: {} }): Promise<Started> {
   const folder = await mkdtemp(join(tmpdir(), 'postern-parent-'));
+  t.after(() => rm(folder, { recursive: true }));
+  return startIn(t, folder, guests);
+}
+
+async function startIn(t: TestContext, folder: string, guests: TestGuests): Promise<Started> {
   const lines: Record<string, unknown>[] = [];
   const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
   const config = (changes: Record<string, unknown> = {}) =>
     parseParentConfig(stringify({ ...usual(folder, guests), ...changes }), 'test.yaml');
   const parent = await Parent.start(config(), { log, version: 'test', startFlow });
-  t.after(async () => {
-    await parent.close();
-    await rm(folder, { recursive: true });
-  });
-  return { parent, folder, lines, config, tunnel: (guest) => ({ kind: 'unix', path: join(folder, guest) }) };
+  t.after(() => parent.close());
+  return {
+    parent,
+    folder,
+    lines,
+    config,
+    tunnel: (guest) => ({ kind: 'unix', path: join(folder, guest) }),
+    restart: () => startIn(t, folder, guests),
+  };
 }
 
 export function usual(folder: string, guests: TestGuests): Record<string, unknown> {
