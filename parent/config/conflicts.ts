@@ -1,4 +1,5 @@
 import type { Problem } from '../../shared/errors.ts';
+import { egressConflicts } from '../../shared/policy/conflicts.ts';
 import { formatTransportAddress, type TransportAddress } from '../../shared/transport/address.ts';
 import { formatTcpAddress, type TcpAddress } from '../tcp/address.ts';
 import type { ParentConfig } from './config.ts';
@@ -8,11 +9,24 @@ export function findConflicts(config: ParentConfig): readonly Problem[] {
   const guests = Object.entries(config.guests);
   return [
     ...guests.flatMap(([name, guest]) => incomplete(`guests.${name}`, guest, config.listen !== undefined)),
+    ...guests.flatMap(([name, { egress }]) =>
+      egressConflicts(egress).map((one) => within(`guests.${name}`, one)),
+    ),
     ...listenerKind(config),
     ...duplicates(guests.map(([name, { cid }]) => ({ path: `guests.${name}.cid`, key: cid }))),
     ...duplicates(socketPaths(config)),
     ...overlaps(config),
   ];
+}
+
+/** A problem of a guest's rules, with the whole path wherever it names one. */
+function within(path: string, problem: Problem): Problem {
+  const place = (text: string): string => text.replaceAll(/\begress\.(allow|deny)\b/g, `${path}.$&`);
+  return {
+    path: place(problem.path),
+    found: place(problem.found),
+    expected: place(problem.expected),
+  };
 }
 
 function incomplete(path: string, guest: ParentConfig['guests'][string], hasListen: boolean): Problem[] {

@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { test } from 'node:test';
-import { closed, readAll, readReply, TestAgent } from './agent.ts';
-import { startParent, tcpServer, until } from './setup.ts';
+import { closed, readAll, readReply, TestAgent } from '../agent.ts';
+import { startParent, tcpServer, until } from '../setup.ts';
 
 test('carries a flow, what was sent behind the OPEN included, with half-close both ways', async (t) => {
   const { parent, tunnel } = await startParent(t);
