@@ -73,7 +73,7 @@ export class Agent {
 
   /**
    * Binds everything, then begins to look for the parent. After a throw, nothing is left bound.
-   * @throws PosternError ERR_TRANSPORT_*
+   * @throws PosternError ERR_LISTEN_FAILED, ERR_TRANSPORT_*
    */
   async start(): Promise<void> {
     try {

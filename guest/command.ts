@@ -23,7 +23,7 @@ Examples:
       run the agent alone
   postern guest --config /etc/postern/guest.yaml -- /usr/bin/app --port 8443
       run the agent, start the workload once the session is up, pass signals on to it, exit with its code
-      (may be PID 1; 127: no such command, 126: it cannot be run, 1: no session within workload.gateTimeoutSeconds)
+      (give a workload called status by its path; may be PID 1; 127: no such command, 126: it cannot be run, 1: no session within workload.gateTimeoutSeconds)
   postern guest status --config /etc/postern/guest.yaml --json
       ask a running agent for its session, flows and refusals
 
@@ -37,7 +37,7 @@ A configuration to begin from:
 `;
 
 interface RunOptions {
-  readonly config: string;
+  readonly config?: string;
   readonly check?: boolean;
 }
 
@@ -50,7 +50,7 @@ interface StatusOptions {
 export function command(): Command {
   const guest = new Command('guest')
     .description('Run the agent in the guest, and a workload behind it.')
-    .requiredOption('--config <file>', 'the guest’s configuration (docs/configuration.md)')
+    .option('--config <file>', 'the guest’s configuration (docs/configuration.md)')
     .option('--check', 'check the configuration and its policy, start nothing')
     .argument('[command...]', 'the workload and its arguments, behind --')
     .addHelpText('after', EXAMPLES)
@@ -67,6 +67,8 @@ export function command(): Command {
 }
 
 async function run(words: readonly string[], { config: file, check }: RunOptions): Promise<void> {
+  if (file === undefined)
+    throw missing('postern guest: expected --config FILE, found nothing (see postern guest --help)');
   const config = await loadGuestConfig(file);
   if (check) {
     process.stdout.write(`${file}: no problems found\n`);
@@ -140,13 +142,13 @@ function stopSignal(): Promise<void> {
 
 async function status({ config, socket, json }: StatusOptions): Promise<void> {
   const path = socket ?? (config === undefined ? undefined : (await loadGuestConfig(config)).statusSocket);
-  if (path === undefined) {
-    throw new PosternError(
-      'ERR_CONFIG_INVALID',
-      'postern guest status: expected --config FILE or --socket PATH, found neither',
-    );
-  }
+  if (path === undefined)
+    throw missing('postern guest status: expected --config FILE or --socket PATH, found neither');
   const report = await askStatus(path);
   process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : formatReport(report));
   if (report.session.phase !== 'up') process.exitCode = EXIT.failed;
+}
+
+function missing(message: string): PosternError {
+  return new PosternError('ERR_CONFIG_INVALID', message);
 }

@@ -24,14 +24,13 @@ export function formatLoopback({ host, port }: LoopbackAddress): string {
 
 /**
  * Binds a server; resolves with the address it got (a port of 0 is replaced).
- * @throws PosternError ERR_TRANSPORT_IN_USE, ERR_TRANSPORT_FAILED
+ * @throws PosternError ERR_LISTEN_FAILED
  */
 export function listenLoopback(server: Server, { host, port }: LoopbackAddress): Promise<LoopbackAddress> {
   return new Promise((resolve, reject) => {
     const onError = (cause: NodeJS.ErrnoException): void => {
       const where = formatLoopback({ host, port });
-      const code = cause.code === 'EADDRINUSE' ? 'ERR_TRANSPORT_IN_USE' : 'ERR_TRANSPORT_FAILED';
-      reject(new PosternError(code, `cannot listen at ${where}: ${cause.message}`, { cause }));
+      reject(new PosternError('ERR_LISTEN_FAILED', `cannot listen at ${where}: ${cause.message}`, { cause }));
     };
     server.once('error', onError);
     server.listen({ host, port }, () => {

@@ -21,7 +21,7 @@ export function readExactly(stream: Socket, count: number, timeoutMs: number): P
       // more, the same read gives what is left.
       const bytes: Buffer | null = stream.read(count);
       if (bytes?.length === count) finish(bytes);
-      else if (bytes !== null || stream.readableEnded) onEnd();
+      else if (bytes !== null || stream.readableEnded || stream.destroyed) onEnd();
     };
     const onEnd = (): void => {
       finish(new PosternError('ERR_TRANSPORT_CLOSED', `stream ended before ${count} bytes`));
