@@ -107,8 +107,8 @@ function openRequest({ stream }: Tunnel, uri: AbsoluteUri, request: IncomingMess
     // The raw list is what keeps order and spelling; node:http takes it, though its types know objects only.
     headers: headers as unknown as Record<string, string>,
     setHost: false,
-    agent: false,
     maxHeaderSize: HEADERS_MAX_BYTES,
+    // Given this, node:http uses no agent, and so no pool.
     createConnection: () => stream,
   });
   // Without a length of its own the request has no body, and node:http would frame an empty one.

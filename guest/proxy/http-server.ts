@@ -28,6 +28,8 @@ export function createHttpProxy({ gate, audit }: HttpProxyOptions): Server {
     insecureHTTPParser: false,
   });
   server.maxConnections = FLOWS_MAX;
+  // A client may close its side once it has asked; node:http would take that for a client that is gone.
+  Object.assign(server, { httpAllowHalfOpen: true });
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     settle(serveForward(gate, request, response), () => response.destroy());
   };
