@@ -83,7 +83,7 @@ export class Authenticator {
     missing: (zone: SecureZone) => PosternError,
     decide: {
       unsigned(status: Exclude<ZoneStatus, { state: 'secure' }>): T;
-      signed(zone: SecureZone, status: ZoneStatus): T;
+      signed(zone: SecureZone, status: ZoneStatus): Promise<T>;
     },
   ): Promise<T> {
     const governed = data.type === TYPE.DS ? data.name.parent() : data.name;
@@ -104,7 +104,7 @@ export class Authenticator {
         continue;
       }
       try {
-        return decide.signed(status.zone, status);
+        return await decide.signed(status.zone, status);
       } catch (error) {
         if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT') throw error;
         fault ??= error;
@@ -113,11 +113,17 @@ export class Authenticator {
     throw fault ?? new Error('there was a signer');
   }
 
-  #verify(rrset: RRset, response: Response, zone: SecureZone, status: ZoneStatus, work: Work): Authentic {
-    const verified = verifyRrset(rrset, zone, this.#clock(), work);
+  async #verify(
+    rrset: RRset,
+    response: Response,
+    zone: SecureZone,
+    status: ZoneStatus,
+    work: Work,
+  ): Promise<Authentic> {
+    const verified = await verifyRrset(rrset, zone, this.#clock(), work);
     const { expandedFrom, ttlSeconds } = verified;
     if (expandedFrom === undefined) return { state: 'secure', ttlSeconds, status };
-    const evidence = new DenialEvidence(response.authority, zone, this.#clock(), work);
+    const evidence = await DenialEvidence.collect(response.authority, zone, this.#clock(), work);
     const state = evidence.expansion(rrset.name, expandedFrom);
     const reason = `${rrset.name} was made from a wildcard, and ${zone.name} cannot prove that it is no unsigned zone`;
     return {
@@ -128,18 +134,18 @@ export class Authenticator {
     };
   }
 
-  #deny(
+  async #deny(
     name: DomainName,
     type: number,
     response: Response,
     zone: SecureZone,
     status: ZoneStatus,
     work: Work,
-  ): AuthenticDenial {
-    const evidence = new DenialEvidence(response.authority, zone, this.#clock(), work);
+  ): Promise<AuthenticDenial> {
+    const evidence = await DenialEvidence.collect(response.authority, zone, this.#clock(), work);
     const nameError = response.rcode === RCODE.NXDOMAIN;
     const denial = evidence.deny(name, type, nameError);
-    const soa = this.#signedSoa(response, zone, work);
+    const soa = await this.#signedSoa(response, zone, work);
     const ttlSeconds = Math.min(evidence.ttlSeconds, soa?.ttlSeconds ?? NEGATIVE_TTL_MAX_SECONDS);
     const bounded = { ttlSeconds: Math.min(ttlSeconds, NEGATIVE_TTL_MAX_SECONDS), soa: soa?.rrset, status };
     if (denial.kind === 'unchecked') {
@@ -156,15 +162,15 @@ export class Authenticator {
   }
 
   /** The zone's SOA for negative caching; left out, like anything else, where its signature is wrong. */
-  #signedSoa(
+  async #signedSoa(
     response: Response,
     zone: SecureZone,
     work: Work,
-  ): { rrset: RRset; ttlSeconds: number } | undefined {
+  ): Promise<{ rrset: RRset; ttlSeconds: number } | undefined> {
     const rrset = response.authority.find(zone.name, TYPE.SOA);
     if (rrset === undefined || rrset.signatures.length === 0) return undefined;
     try {
-      const { ttlSeconds } = verifyRrset(rrset, zone, this.#clock(), work);
+      const { ttlSeconds } = await verifyRrset(rrset, zone, this.#clock(), work);
       return { rrset, ttlSeconds: Math.min(ttlSeconds, soaMinimum(rrset)) };
     } catch (error) {
       if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT') throw error;

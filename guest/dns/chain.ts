@@ -1,14 +1,21 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
 import type { TrustAnchor, TrustAnchors } from './anchors.ts';
 import { BoundedCache } from './cache.ts';
-import { type Ds, dsMatches, parseDs, usableDs } from './ds.ts';
-import { DenialEvidence } from './evidence.ts';
-import { KeyRing, parseZoneKey, type ZoneKey } from './keys.ts';
-import { overLimit, type Work } from './limits.ts';
+import { readDs } from './delegation.ts';
+import { usableDs } from './ds.ts';
+import { KeyRing, type ZoneKey } from './keys.ts';
+import type { Work } from './limits.ts';
 import type { DomainName } from './name.ts';
+import {
+  anchorMismatch,
+  isUsableAnchor,
+  matchDs,
+  type PublishedKeys,
+  publishedKeys,
+  withClockHint,
+} from './published-keys.ts';
 import type { Questioner } from './questioner.ts';
-import { aliasTarget, type Response, type RRset } from './rrset.ts';
-import { RCODE, TYPE } from './types.ts';
+import { TYPE } from './types.ts';
 import { keyText, type Signer, type Verified, verifyRrset } from './verify.ts';
 
 /** A zone whose keys are proven from an anchor. */
@@ -39,10 +46,11 @@ type Delegation =
 
 type Found = Delegation & { readonly ttlSeconds: number };
 
-type DsAnswer =
-  | { readonly kind: 'none'; readonly ttlSeconds: number }
-  | { readonly kind: 'unsigned'; readonly ttlSeconds: number; readonly reason?: string }
-  | { readonly kind: 'ds'; readonly ttlSeconds: number; readonly records: readonly Ds[] };
+interface Known {
+  readonly delegation: Delegation;
+  /** Epoch seconds at which it was proven. */
+  readonly since: number;
+}
 
 /** Keys are few and asked for with every answer. */
 const CACHE_MAX_BYTES = 16 * 1024 * 1024;
@@ -54,12 +62,15 @@ const TTL_MAX_SECONDS = 86_400;
 /** So that an answer's second attempt, or the next question, does not walk into the same failure at once. */
 const BOGUS_TTL_SECONDS = 5;
 
+/** A failure makes us look at keys again that are older; a forger can cost a zone this many walks and no more. */
+const REFRESH_AGE_SECONDS = 30;
+
 /** Proves zones from the anchors down, one delegation a label, and remembers what it proved. */
 export class TrustChain {
   readonly #anchors: TrustAnchors;
   readonly #questioner: Questioner;
   readonly #clock: () => number;
-  readonly #cache = new BoundedCache<Delegation>(CACHE_MAX_BYTES);
+  readonly #cache = new BoundedCache<Known>(CACHE_MAX_BYTES);
   readonly #flights = new Map<string, Promise<Delegation>>();
 
   constructor(anchors: TrustAnchors, questioner: Questioner, clock: () => number) {
@@ -94,13 +105,23 @@ export class TrustChain {
     return status;
   }
 
-  /** Forgets what is known of a zone's keys: they may have been rolled over since. True where something was known. */
-  forget(zone: DomainName): boolean {
-    const isAnchor = this.#anchors.closest(zone)?.name.equals(zone) === true;
-    const key = isAnchor ? anchorKey(zone) : zone.key;
-    const known = this.#cache.get(key, this.#clock()) !== undefined;
-    this.#cache.delete(key);
-    return known;
+  /**
+   * Forgets the keys of the zones above `name` that have been known for a while: a rollover may have made them old
+   * before their TTL did. True where there was one, and so a failure is worth another look.
+   */
+  refresh(name: DomainName): boolean {
+    const now = this.#clock();
+    let found = false;
+    for (let count = 0; count <= name.labelCount; count += 1) {
+      const zone = name.suffix(count);
+      for (const key of [zone.key, anchorKey(zone)]) {
+        const known = this.#cache.get(key, now);
+        if (known?.delegation.kind !== 'cut' || now - known.since < REFRESH_AGE_SECONDS) continue;
+        this.#cache.delete(key);
+        found = true;
+      }
+    }
+    return found;
   }
 
   async #anchored(anchor: TrustAnchor, work: Work): Promise<ZoneStatus> {
@@ -112,7 +133,7 @@ export class TrustChain {
   /** Cached, or computed once for all who ask at the same time. */
   async #shared(key: string, work: Work, compute: () => Promise<Found>): Promise<Delegation> {
     const known = this.#cache.get(key, this.#clock());
-    if (known !== undefined) return unlessBogus(known);
+    if (known !== undefined) return unlessBogus(known.delegation);
     const flight = this.#flights.get(key);
     if (flight !== undefined) {
       try {
@@ -137,11 +158,21 @@ export class TrustChain {
     try {
       const found = await compute();
       const expiresAt = now + Math.min(found.ttlSeconds, TTL_MAX_SECONDS);
-      this.#cache.set(key, found, expiresAt, found.kind === 'none' ? NONE_BYTES : ENTRY_BYTES);
+      this.#cache.set(
+        key,
+        { delegation: found, since: now },
+        expiresAt,
+        found.kind === 'none' ? NONE_BYTES : ENTRY_BYTES,
+      );
       return found;
     } catch (error) {
       if (isPosternError(error) && !isOwn(error)) {
-        this.#cache.set(key, { kind: 'bogus', error }, now + BOGUS_TTL_SECONDS, ENTRY_BYTES);
+        this.#cache.set(
+          key,
+          { delegation: { kind: 'bogus', error }, since: now },
+          now + BOGUS_TTL_SECONDS,
+          ENTRY_BYTES,
+        );
       }
       throw error;
     }
@@ -191,18 +222,18 @@ export class TrustChain {
   }
 
   /** RFC 4035 section 5.2: the key set counts when a key that is vouched for signed the whole of it. */
-  #enter(
+  async #enter(
     name: DomainName,
     published: PublishedKeys,
     entries: readonly ZoneKey[],
     entry: string,
     parent: SecureZone | undefined,
     work: Work,
-  ): Found {
+  ): Promise<Found> {
     const vouched = { name, keys: new KeyRing(entries) };
     let verified: Verified;
     try {
-      verified = verifyRrset(published.rrset, vouched, this.#clock(), work);
+      verified = await verifyRrset(published.rrset, vouched, this.#clock(), work);
     } catch (error) {
       throw parent === undefined ? withClockHint(error) : error;
     }
@@ -217,16 +248,6 @@ export class TrustChain {
   }
 }
 
-interface PublishedKeys {
-  readonly rrset: RRset;
-  readonly zoneKeys: readonly ZoneKey[];
-}
-
-/** RFC 4035 section 5.2 for an anchor: what cannot be checked by anybody here is unsigned, not broken. */
-function isUsableAnchor(anchor: TrustAnchor): boolean {
-  return usableDs(anchor.ds).length > 0 || anchor.keys.some((rdata) => parseZoneKey(rdata) !== undefined);
-}
-
 function anchorKey(name: DomainName): string {
   return `anchor ${name.key}`;
 }
@@ -239,116 +260,4 @@ function unlessBogus(delegation: Delegation): Delegation {
 /** A failure of the one who asked rather than of the data. */
 function isOwn(error: PosternError): boolean {
   return error.code === 'ERR_DNS_LIMIT' || error.code === 'ERR_DNS_DEADLINE';
-}
-
-function publishedKeys(response: Response, name: DomainName): PublishedKeys {
-  const rrset = response.answer.find(name, TYPE.DNSKEY);
-  if (rrset === undefined) {
-    throw new PosternError(
-      'ERR_DNS_KEY_MISSING',
-      `${response.from} has no DNSKEY for ${name}, which is signed`,
-    );
-  }
-  const zoneKeys = rrset.rdata.map((rdata) => parseZoneKey(rdata)).filter((key) => key !== undefined);
-  return { rrset, zoneKeys };
-}
-
-function matchDs(records: readonly Ds[], name: DomainName, keys: readonly ZoneKey[], work: Work): ZoneKey[] {
-  const { dsPerZone, keysPerTag } = work.limits;
-  const matches: ZoneKey[] = [];
-  let tried = 0;
-  for (const ds of records) {
-    const alike = keys.filter((key) => key.keyTag === ds.keyTag && key.algorithm === ds.algorithm);
-    if (alike.length === 0) continue;
-    if (tried === dsPerZone) {
-      if (matches.length > 0) break;
-      throw overLimit(`more than ${dsPerZone} DS records of ${name}`);
-    }
-    tried += 1;
-    for (const key of alike.slice(0, keysPerTag)) {
-      if (!matches.includes(key) && dsMatches(ds, name, key)) matches.push(key);
-    }
-  }
-  return matches;
-}
-
-/** What an answer to a DS question proves of the name below `zone`. */
-function readDs(
-  response: Response,
-  zone: SecureZone,
-  child: DomainName,
-  epochSeconds: number,
-  work: Work,
-): DsAnswer {
-  const rrset = response.answer.find(child, TYPE.DS);
-  if (rrset !== undefined) {
-    const { ttlSeconds } = verifyRrset(rrset, zone, epochSeconds, work);
-    const records = rrset.rdata.map((rdata) => parseDs(rdata)).filter((ds) => ds !== undefined);
-    return { kind: 'ds', ttlSeconds, records };
-  }
-  const alias = aliasAt(response, child);
-  const evidence = new DenialEvidence(response.authority, zone, epochSeconds, work);
-  if (alias !== undefined) {
-    // An alias has no other data beside it, and nothing is below a DNAME: no zone begins here.
-    const { ttlSeconds, expandedFrom } = verifyRrset(alias, zone, epochSeconds, work);
-    if (expandedFrom === undefined) return { kind: 'none', ttlSeconds };
-    const kind = evidence.expansion(child, expandedFrom) === 'secure' ? 'none' : 'unsigned';
-    return { kind, ttlSeconds: Math.min(ttlSeconds, evidence.ttlSeconds) };
-  }
-  return readDsDenial(response, evidence, zone, child);
-}
-
-function readDsDenial(
-  response: Response,
-  evidence: DenialEvidence,
-  zone: SecureZone,
-  child: DomainName,
-): DsAnswer {
-  if (!response.hasSignatures) {
-    throw new PosternError(
-      'ERR_DNS_SIGNATURE_MISSING',
-      `the answer for ${child} DS is not signed by ${zone.name}`,
-    );
-  }
-  const denial = evidence.deny(child, TYPE.DS, response.rcode === RCODE.NXDOMAIN);
-  const { ttlSeconds } = evidence;
-  if (denial.kind === 'unchecked') return { kind: 'unsigned', ttlSeconds, reason: denial.reason };
-  if (denial.optOut === true) {
-    return {
-      kind: 'unsigned',
-      ttlSeconds,
-      reason: `${zone.name} proves, with opt-out, that ${child} has no DS`,
-    };
-  }
-  const isDelegation = denial.kind === 'nodata' && denial.types?.has(TYPE.NS) === true;
-  return { kind: isDelegation ? 'unsigned' : 'none', ttlSeconds };
-}
-
-/** The alias that an answer gives for the name itself: a DNAME above it (whose CNAME is unsigned) or a CNAME. */
-function aliasAt(response: Response, name: DomainName): RRset | undefined {
-  const cname = response.answer.find(name, TYPE.CNAME);
-  if (cname !== undefined && cname.signatures.length > 0) return aliasTarget(cname) && cname;
-  for (let count = 1; count < name.labelCount; count += 1) {
-    const dname = response.answer.find(name.suffix(count), TYPE.DNAME);
-    if (dname !== undefined) return dname;
-  }
-  return cname;
-}
-
-function anchorMismatch(anchor: TrustAnchor, keys: readonly ZoneKey[]): PosternError {
-  const anchors = [
-    ...anchor.ds,
-    ...anchor.keys.map((rdata) => parseZoneKey(rdata)).filter((key) => key !== undefined),
-  ];
-  const trusted = anchors.map((one) => ('keyTag' in one ? keyText(one) : '')).join(', ');
-  const published = keys.map((key) => keyText(key)).join(', ');
-  const reason = `the trust anchor of ${anchor.name} (${trusted || 'unusable'}) matches none of the keys that are published (${published || 'none'}): the anchor is out of date, or somebody answers for ${anchor.name} who is not it`;
-  return new PosternError('ERR_DNS_ANCHOR', reason);
-}
-
-/** Keys of an anchored zone out of their period are more often a wrong clock here than an unsigned week there. */
-function withClockHint(error: unknown): unknown {
-  if (!isPosternError(error) || (error.code !== 'ERR_DNS_EXPIRED' && error.code !== 'ERR_DNS_NOT_YET_VALID'))
-    return error;
-  return new PosternError(error.code, `${error.message}: is this clock right?`, { cause: error });
 }

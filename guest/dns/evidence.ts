@@ -9,13 +9,16 @@ import { countedLabels } from './rrsig.ts';
 import { TYPE } from './types.ts';
 import { type Signer, verifyRrset } from './verify.ts';
 
+/** A name error takes three NSEC3 records; an answer through several aliases of one zone a few more. */
+const DENIAL_RECORDS_MAX = 16;
+
 /** What a wildcard's expansion is worth: proven, proven under opt-out or too dear, or not proven. */
 export type Expansion = 'secure' | 'insecure';
 
 /** The authentic denial records of one zone in one answer, and what follows from them. */
 export class DenialEvidence {
   readonly #zone: DomainName;
-  readonly #nsec: Nsec[] = [];
+  readonly #nsec: readonly Nsec[];
   readonly #nsec3: Nsec3Chain;
   readonly #hasNsec3: boolean;
   /** The least TTL of the records, which bounds what is concluded from them. */
@@ -23,16 +26,38 @@ export class DenialEvidence {
   /** Why a record did not count: the better explanation when the rest prove too little. */
   readonly #fault: PosternError | undefined;
 
+  private constructor(
+    zone: DomainName,
+    nsec: readonly Nsec[],
+    nsec3: readonly Nsec3[],
+    ttlSeconds: number,
+    fault: PosternError | undefined,
+    work: Work,
+  ) {
+    this.#zone = zone;
+    this.#nsec = nsec;
+    this.#nsec3 = new Nsec3Chain(zone, nsec3, work);
+    this.#hasNsec3 = nsec3.length > 0;
+    this.ttlSeconds = ttlSeconds;
+    this.#fault = fault;
+  }
+
   /** Verifies the records that `signer` signed; others are as if they were not there. */
-  constructor(authority: Section, signer: Signer, epochSeconds: number, work: Work) {
-    this.#zone = signer.name;
+  static async collect(
+    authority: Section,
+    signer: Signer,
+    epochSeconds: number,
+    work: Work,
+  ): Promise<DenialEvidence> {
+    const nsec: Nsec[] = [];
     const nsec3: Nsec3[] = [];
     let ttlSeconds = Number.MAX_SAFE_INTEGER;
     let fault: PosternError | undefined;
-    for (const rrset of authority.rrsets) {
-      if (!isDenialOf(rrset, signer.name)) continue;
+    const candidates = authority.rrsets.filter((rrset) => isDenialOf(rrset, signer.name));
+    for (const rrset of candidates.slice(0, DENIAL_RECORDS_MAX)) {
       try {
-        ttlSeconds = Math.min(ttlSeconds, verifyRrset(rrset, signer, epochSeconds, work).ttlSeconds);
+        const verified = await verifyRrset(rrset, signer, epochSeconds, work);
+        ttlSeconds = Math.min(ttlSeconds, verified.ttlSeconds);
       } catch (error) {
         if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT') throw error;
         fault ??= error;
@@ -40,13 +65,10 @@ export class DenialEvidence {
       }
       const record = rrset.type === TYPE.NSEC ? parseNsec(rrset, signer.name) : undefined;
       const hashed = rrset.type === TYPE.NSEC3 ? parseNsec3(rrset, signer.name) : undefined;
-      if (record !== undefined) this.#nsec.push(record);
+      if (record !== undefined) nsec.push(record);
       if (hashed !== undefined) nsec3.push(hashed);
     }
-    this.#nsec3 = new Nsec3Chain(signer.name, nsec3, work);
-    this.#hasNsec3 = nsec3.length > 0;
-    this.ttlSeconds = ttlSeconds;
-    this.#fault = fault;
+    return new DenialEvidence(signer.name, nsec, nsec3, ttlSeconds, fault, work);
   }
 
   /** @throws PosternError ERR_DNS_DENIAL_MISSING, or what was wrong with a record that would have been needed */

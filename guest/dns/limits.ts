@@ -48,7 +48,7 @@ export class Work {
   nsec3Names = 0;
   nsec3Rounds = 0;
   upstreamQuestions = 0;
-  /** Signatures that were found bad, so that an answer asked a second time does not cost a second time. */
+  /** Digests of verifications that failed, so that an answer asked a second time does not cost a second time. */
   readonly badSignatures = new Set<string>();
 
   constructor(limits: DnsLimits, signal: AbortSignal) {

@@ -74,9 +74,21 @@ const OTHER_TYPES: Record<string, number> = {
   CSYNC: 62,
   ZONEMD: 63,
   SPF: 99,
+  NINFO: 56,
+  RKEY: 57,
+  TALINK: 58,
+  NID: 104,
+  L32: 105,
+  L64: 106,
+  LP: 107,
   EUI48: 108,
   EUI64: 109,
   URI: 256,
+  AVC: 258,
+  AMTRELAY: 260,
+  RESINFO: 261,
+  TA: 32768,
+  DLV: 32769,
 };
 
 const NUMBERS = new Map<string, number>(Object.entries({ ...OTHER_TYPES, ...TYPE }));

@@ -154,12 +154,21 @@ export class Validator {
         if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT') throw error;
       }
     }
+    try {
+      return await this.#ask(name, type, work);
+    } catch (error) {
+      if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT' || !this.#chain.refresh(name)) throw error;
+      return this.#ask(name, type, work);
+    }
+  }
+
+  #ask(name: DomainName, type: number, work: Work): Promise<{ cached: CachedStep; response: Response }> {
     return this.#questioner.ask(name, type, work, async (response) => {
       const step =
         type === TYPE.RRSIG
           ? await this.#signatureStep(response, name, work)
           : await readStep(response, name, type, this.#authenticator, work);
-      return { cached: this.#remember(key, step), response };
+      return { cached: this.#remember(`${type} ${name.key}`, step), response };
     });
   }
 

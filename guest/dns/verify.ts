@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { PosternError } from '../../shared/errors.ts';
 import { algorithmName, signingAlgorithm, verifySignature } from './algorithms.ts';
 import type { KeyRing, ZoneKey } from './keys.ts';
@@ -22,6 +23,8 @@ export interface Signer {
   readonly keys: KeyRing;
 }
 
+/** Signatures of an RRset that are looked at at all, the unfit included. */
+const SIGNATURES_READ_MAX = 32;
 /** Types that mean nothing, or something dangerous, when a wildcard made them. */
 const NEVER_EXPANDED = new Set<number>([
   TYPE.DS,
@@ -40,11 +43,16 @@ const APEX_ONLY = new Set<number>([TYPE.DNSKEY, TYPE.SOA, TYPE.NS, TYPE.NSEC3PAR
  * @throws PosternError ERR_DNS_EXPIRED, ERR_DNS_NOT_YET_VALID, ERR_DNS_KEY_MISSING, ERR_DNS_BOGUS,
  *   ERR_DNS_SIGNATURE_MISSING or ERR_DNS_LIMIT, saying what is wrong with the best of the signatures
  */
-export function verifyRrset(rrset: RRset, signer: Signer, epochSeconds: number, work: Work): Verified {
+export async function verifyRrset(
+  rrset: RRset,
+  signer: Signer,
+  epochSeconds: number,
+  work: Work,
+): Promise<Verified> {
   const what = describe(rrset);
   let fault = new PosternError('ERR_DNS_SIGNATURE_MISSING', `${what} has no signature of ${signer.name}`);
   let tried = 0;
-  for (const rrsig of rrset.signatures) {
+  for (const rrsig of rrset.signatures.slice(0, SIGNATURES_READ_MAX)) {
     const problem = unfit(rrset, rrsig, signer, epochSeconds);
     if (problem !== undefined) {
       if (fault.code === 'ERR_DNS_SIGNATURE_MISSING') fault = problem;
@@ -55,7 +63,7 @@ export function verifyRrset(rrset: RRset, signer: Signer, epochSeconds: number, 
       throw overLimit(`more than ${work.limits.signaturesPerRrset} signatures of ${what}`);
     }
     tried += 1;
-    if (anyKeyVerifies(rrset, rrsig, keys, work)) return accepted(rrset, rrsig, epochSeconds);
+    if (await anyKeyVerifies(rrset, rrsig, keys, work)) return accepted(rrset, rrsig, epochSeconds);
     fault = new PosternError('ERR_DNS_BOGUS', `the signature of ${what} by ${keyText(rrsig)} is wrong`);
     if (keys.length > work.limits.keysPerTag) {
       throw overLimit(`more than ${work.limits.keysPerTag} keys with the tag of ${keyText(rrsig)}`);
@@ -64,19 +72,27 @@ export function verifyRrset(rrset: RRset, signer: Signer, epochSeconds: number, 
   throw fault;
 }
 
-function anyKeyVerifies(rrset: RRset, rrsig: Rrsig, keys: readonly ZoneKey[], work: Work): boolean {
+async function anyKeyVerifies(
+  rrset: RRset,
+  rrsig: Rrsig,
+  keys: readonly ZoneKey[],
+  work: Work,
+): Promise<boolean> {
   const data = signedData(rrset, rrsig);
   for (const key of keys.slice(0, work.limits.keysPerTag)) {
     const keyObject = key.keyObject();
     if (keyObject === undefined) continue;
     // The same bad octets come again when an answer is asked over TCP or of another resolver.
-    const memo = `${key.rdata.toString('latin1')}\n${data.toString('latin1')}\n${rrsig.signature.toString('latin1')}`;
-    if (work.badSignatures.has(memo)) continue;
+    if (work.badSignatures.size > 0 && work.badSignatures.has(attempt(key, data, rrsig))) continue;
     work.countVerification();
-    if (verifySignature(key.signing, keyObject, data, rrsig.signature)) return true;
-    work.badSignatures.add(memo);
+    if (await verifySignature(key.signing, keyObject, data, rrsig.signature)) return true;
+    work.badSignatures.add(attempt(key, data, rrsig));
   }
   return false;
+}
+
+function attempt(key: ZoneKey, data: Buffer, rrsig: Rrsig): string {
+  return hash('sha256', Buffer.concat([key.rdata, data, rrsig.signature]), 'base64');
 }
 
 /** What keeps a signature from the cryptography (RFC 4035 section 5.3.1), or undefined. */
@@ -93,7 +109,7 @@ function unfit(rrset: RRset, rrsig: Rrsig, signer: Signer, epochSeconds: number)
   if (rrsig.labels > labels || rrsig.labels < signer.name.labelCount) {
     return new PosternError('ERR_DNS_BOGUS', `the signature of ${what} counts ${rrsig.labels} labels`);
   }
-  if (expanded && (NEVER_EXPANDED.has(rrset.type) || rrset.name.isWildcard)) {
+  if (expanded && NEVER_EXPANDED.has(rrset.type)) {
     return new PosternError('ERR_DNS_BOGUS', `${what} was expanded from a wildcard`);
   }
   const late = outOfPeriod(what, rrsig, epochSeconds);
