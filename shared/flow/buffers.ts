@@ -7,7 +7,7 @@
 /** What one read of a quiet flow takes at most; a read this long makes the flow borrow a bulk buffer. */
 export const SHARED_READ_BYTES = 16 * 1024;
 /** Large enough that system calls cost little beside copying, small enough for the cache and for fair turns. */
-export const BULK_READ_BYTES = 128 * 1024;
+export const BULK_READ_BYTES = 256 * 1024;
 /** Idle bulk buffers kept for the next borrower: 8 MiB. More flows than that allocate and free. */
 const POOL_MAX_COUNT = 64;
 
