@@ -52,6 +52,7 @@ export const ERRORS = {
   ERR_DNS_STRIPPED: 'a resolver answered for a signed zone without any DNSSEC records',
   ERR_DNS_DENIAL_MISSING: 'a signed zone’s denial is not proven by the records that came',
   ERR_DNS_ANCHOR: 'the trust anchor does not match the keys that its zone publishes',
+  ERR_DEMO_FAILED: 'a step of the demo did not go as it should',
   ERR_STORE_UNAVAILABLE: 'the object store did not do it and may do it later',
   ERR_STORE_AMBIGUOUS: 'a write may or may not have reached the object store',
   ERR_STORE_DENIED: 'the object store, or the operator’s grant, does not permit it',

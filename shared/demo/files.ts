@@ -1,0 +1,103 @@
+import { chmodSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { stringify } from 'yaml';
+import { selfSignedCertificate } from './certificate.ts';
+import type { Stage } from './stage.ts';
+
+export const SERVE_PORT = 18080;
+const PROXY_PORT = 43128;
+/** Nobody, on every Debian. */
+const NOBODY = 65534;
+
+export interface DemoFiles {
+  readonly folder: string;
+  readonly parent: string;
+  readonly guest: string;
+  readonly certificate: string;
+  readonly privateKey: string;
+  /** Whether the workload runs as a user of its own, as it should. */
+  readonly workloadApart: boolean;
+}
+
+/** Everything the demo writes, in one folder of its own: two configurations, a policy and a certificate. */
+export function writeFiles(stage: Stage): DemoFiles {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-demo-'));
+  // The workload reads the certificate; the session key and the sockets stand in a closed folder.
+  chmodSync(folder, 0o755);
+  const inFolder = (name: string): string => join(folder, name);
+  const closed = inFolder('closed');
+  mkdirSync(closed, { mode: 0o700 });
+  const { certificate, privateKey } = selfSignedCertificate('api.example.com');
+  writeFileSync(inFolder('world.crt'), certificate);
+  writeFileSync(inFolder('world.key'), privateKey, { mode: 0o600 });
+  const workloadApart =
+    process.getuid?.() === 0 && everybodyMayRun(process.execPath) && everybodyMayRun(import.meta.filename);
+  const files = {
+    folder,
+    parent: inFolder('parent.yaml'),
+    guest: inFolder('guest.yaml'),
+    certificate: inFolder('world.crt'),
+    privateKey: inFolder('world.key'),
+    workloadApart,
+  };
+  writeFileSync(files.parent, stringify(parentConfig(stage, closed)));
+  writeFileSync(files.guest, stringify(guestConfig(stage, closed, files)));
+  return files;
+}
+
+function parentConfig(stage: Stage, closed: string): object {
+  return {
+    version: 1,
+    state: join(closed, 'state'),
+    admin: 'off',
+    log: { format: 'json' },
+    drainTimeoutMs: 1000,
+    guests: {
+      demo: {
+        listen: `unix:${join(closed, 'parent.sock')}`,
+        agent: `unix:${join(closed, 'agent.sock')}`,
+        egress: { allow: [{ ip: stage.worldAddress, ports: [stage.webPort, stage.dnsPort] }] },
+        forwards: [{ listen: stage.forwardAddress, to: 8080 }],
+      },
+    },
+  };
+}
+
+function guestConfig(
+  stage: Stage,
+  closed: string,
+  files: Pick<DemoFiles, 'certificate' | 'workloadApart'>,
+): object {
+  const allow: object[] = [{ name: 'the one api', fqdn: 'api.example.com', ports: stage.webPort }];
+  // A name that leads to loopback is refused, unless the address has a rule as well.
+  if (stage.worldAddress === '127.0.0.1')
+    allow.push({ name: 'world', ip: '127.0.0.1', ports: stage.webPort });
+  return {
+    version: 1,
+    parent: `unix:${join(closed, 'parent.sock')}`,
+    listen: `unix:${join(closed, 'agent.sock')}`,
+    sessionKey: join(closed, 'session.key'),
+    proxies: { http: `127.0.0.1:${PROXY_PORT}` },
+    resolvers: [`${stage.worldAddress}${stage.dnsPort === 53 ? '' : `:${stage.dnsPort}`}`],
+    log: { format: 'json' },
+    policy: {
+      version: 1,
+      egress: { allow },
+      ingress: [{ port: 8080, to: `127.0.0.1:${SERVE_PORT}` }],
+    },
+    workload: {
+      ...(files.workloadApart ? { user: NOBODY, group: NOBODY } : {}),
+      environment: { NODE_USE_ENV_PROXY: '1', NODE_EXTRA_CA_CERTS: files.certificate },
+    },
+  };
+}
+
+/** Whether a user of no group can reach the file: every folder on the way lets everybody through. */
+function everybodyMayRun(file: string): boolean {
+  if ((statSync(file).mode & 0o005) !== 0o005 && !file.endsWith('.ts') && !file.endsWith('.js')) return false;
+  for (let folder = dirname(file); ; folder = dirname(folder)) {
+    if ((statSync(folder).mode & 0o001) === 0) return false;
+    if (folder === dirname(folder)) return true;
+  }
+}

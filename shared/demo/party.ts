@@ -1,0 +1,100 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { PosternError } from '../errors.ts';
+
+/** Longer than any step takes on a slow machine; a step past it has failed. */
+export const STEP_TIMEOUT_MS = 20_000;
+/** What is kept of what a party says. */
+const LINES_MAX_COUNT = 1000;
+
+/** A process of the demo and what it has said: results on standard output, its log on standard error. */
+export class PartyProcess {
+  readonly log: string[] = [];
+  readonly #name: string;
+  readonly #child: ChildProcess;
+  readonly #said: string[] = [];
+  readonly #waiting = new Set<() => void>();
+
+  constructor(name: string, words: readonly string[], environment: Record<string, string> = {}) {
+    const [program = '', ...rest] = words;
+    this.#name = name;
+    this.#child = spawn(program, rest, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...environment },
+    });
+    this.#follow(this.#child.stdout, this.#said);
+    this.#follow(this.#child.stderr, this.log);
+    this.#child.on('exit', () => this.#wake());
+    this.#child.on('error', (error) => {
+      this.log.push(error.message);
+      this.#wake();
+    });
+  }
+
+  /** Takes the next line of standard output. */
+  line(): Promise<string> {
+    return this.#until('the next result', () => this.#said.shift());
+  }
+
+  /** Waits for a line of the log for which `find` gives something. */
+  logged<T>(what: string, find: (line: string) => T | undefined): Promise<T> {
+    return this.#until(what, () => {
+      for (const line of this.log) {
+        const found = find(line);
+        if (found !== undefined) return found;
+      }
+      return undefined;
+    });
+  }
+
+  async stop(): Promise<void> {
+    if (this.#ended()) return;
+    const gone = once(this.#child, 'exit');
+    this.#child.kill('SIGTERM');
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), STEP_TIMEOUT_MS);
+    await gone;
+    clearTimeout(timer);
+  }
+
+  #ended(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined;
+  }
+
+  #follow(stream: NodeJS.ReadableStream | null, lines: string[]): void {
+    if (stream === null) return;
+    createInterface({ input: stream }).on('line', (line) => {
+      if (lines.length < LINES_MAX_COUNT) lines.push(line);
+      this.#wake();
+    });
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting) wake();
+  }
+
+  #until<T>(what: string, look: () => T | undefined): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => fail(`did not give ${what} within ${STEP_TIMEOUT_MS} ms`),
+        STEP_TIMEOUT_MS,
+      );
+      const wake = (): void => {
+        const found = look();
+        if (found !== undefined) finish(() => resolve(found));
+        else if (this.#ended()) fail(`ended before it gave ${what}`);
+      };
+      const finish = (settle: () => void): void => {
+        clearTimeout(timer);
+        this.#waiting.delete(wake);
+        settle();
+      };
+      const fail = (why: string): void => {
+        const text = `the ${this.#name} ${why}; it said:\n${this.log.slice(-20).join('\n')}`;
+        finish(() => reject(new PosternError('ERR_DEMO_FAILED', text)));
+      };
+      this.#waiting.add(wake);
+      wake();
+    });
+  }
+}
