@@ -80,7 +80,8 @@ function guestConfig(
     sessionKey: join(closed, 'session.key'),
     proxies: { http: `127.0.0.1:${PROXY_PORT}` },
     resolvers: [`${stage.worldAddress}${stage.dnsPort === 53 ? '' : `:${stage.dnsPort}`}`],
-    log: { format: 'json' },
+    // The audit trail shows allowed flows as well, which are told at this level.
+    log: { format: 'json', level: 'debug' },
     policy: {
       version: 1,
       egress: { allow },
