@@ -1,7 +1,9 @@
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import type { TestContext } from 'node:test';
 import type { TransportAddress } from '../../shared/transport/address.ts';
-import { connectStream } from '../../shared/transport/connect.ts';
+import { connectStream, listenStream } from '../../shared/transport/connect.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import {
   CAPABILITIES,
@@ -10,8 +12,14 @@ import {
   encodeHello,
   FrameDecoder,
 } from '../../shared/wire/control.ts';
-import { encodeStreamHeader, KEY_BYTES } from '../../shared/wire/header.ts';
-import { encodeTcpOpen, type TcpOpen } from '../../shared/wire/open.ts';
+import {
+  decodeStreamHeader,
+  encodeStreamHeader,
+  HEADER_BYTES,
+  KEY_BYTES,
+  proofHolds,
+} from '../../shared/wire/header.ts';
+import { decodeInboundOpen, encodeTcpOpen, type InboundOpen, type TcpOpen } from '../../shared/wire/open.ts';
 import { readExactly } from '../../shared/wire/read.ts';
 import { decodeReply, REPLY_BYTES, type Reply } from '../../shared/wire/reply.ts';
 
@@ -53,6 +61,7 @@ export class TestAgent {
         control.emit('frame', frame);
       }
     });
+    control.on('end', () => control.emit('frame'));
     control.write(helloBytes(key));
     await agent.frame('welcome');
     return agent;
@@ -67,6 +76,7 @@ export class TestAgent {
     for (;;) {
       const found = this.frames.find((frame) => frame.type === type);
       if (found !== undefined) return found as Extract<ControlFrame, { type: T }>;
+      if (this.control.readableEnded) throw new Error(`the control stream ended before a ${type}`);
       await once(this.control, 'frame', { signal: AbortSignal.timeout(DEADLINE_MS) });
     }
   }
@@ -94,9 +104,38 @@ export class TestAgent {
     return { stream, reply: await readReply(stream) };
   }
 
+  /** Takes the parent's inbound streams, and checks their proof, as an agent must. */
+  async serveInbound(
+    t: TestContext,
+    address: TransportAddress,
+    take: (inbound: Inbound) => void,
+  ): Promise<void> {
+    const listener = await listenStream(address, (stream) => {
+      stream.on('error', () => {});
+      void this.#readInbound(stream).then(take);
+    });
+    t.after(() => listener.close());
+  }
+
+  async #readInbound(stream: Stream): Promise<Inbound> {
+    const header = await readExactly(stream, HEADER_BYTES, DEADLINE_MS);
+    const { kind, flowId, bodyLength } = decodeStreamHeader(header);
+    const body = await readExactly(stream, bodyLength, DEADLINE_MS);
+    assert.equal(kind, 'inbound');
+    assert.equal(flowId % 2, 1);
+    assert.ok(proofHolds(this.key, header, body));
+    return { stream, flowId, open: decodeInboundOpen(body) };
+  }
+
   close(): void {
     this.control.destroy();
   }
+}
+
+export interface Inbound {
+  readonly stream: Stream;
+  readonly flowId: number;
+  readonly open: InboundOpen;
 }
 
 export async function connect(address: TransportAddress): Promise<Stream> {

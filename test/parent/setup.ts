@@ -73,6 +73,11 @@ export function usualGuest(folder: string, name: string, changes: Record<string,
   return { listen: `unix:${join(folder, name)}`, egress: LOOPBACK, ...changes };
 }
 
+/** Where a listener of the parent is, as port of 127.0.0.1. */
+export function portOf({ parent }: Started, path: string): number {
+  return Number(/:(\d+)$/.exec(parent.whereIs(path) ?? '')?.[1]);
+}
+
 /** A TCP server on loopback that ends with the test. */
 export async function tcpServer(t: TestContext, onClient: (client: Socket) => void): Promise<number> {
   const clients = new Set<Socket>();
