@@ -3,11 +3,12 @@
 set -eu
 
 # VM and kernel: qemu, busybox, kmod, cpio. Network: nftables, iproute2, socat, curl, openssl. NBD and file systems:
-# libnbd, qemu-utils, nbd-client, nbdkit, fio, btrfs-progs, e2fsprogs.
+# libnbd, qemu-utils, nbd-client, nbdkit, fio, btrfs-progs, e2fsprogs. S3: Ceph’s gateway with a monitor and an OSD.
 packages="
   qemu-system-x86 busybox-static kmod cpio
   nftables iproute2 socat curl openssl procps python3 python3-dnspython
   libnbd-bin python3-libnbd qemu-utils nbd-client nbdkit fio btrfs-progs e2fsprogs
+  radosgw ceph-mon ceph-osd ceph-common
 "
 attempts=4
 

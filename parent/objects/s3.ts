@@ -37,7 +37,8 @@ export interface S3Options {
   readonly endpoint?: string;
   /** `https://host/bucket/key` in place of `https://bucket.host/key`: what most servers but AWS want. */
   readonly forcePathStyle?: boolean;
-  readonly credentials: NonNullable<S3ClientConfig['credentials']>;
+  /** `aws`: the SDK's own chain on this host (environment, shared files, container, instance role). */
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | 'aws';
   readonly maxSockets?: number;
   readonly requestTimeoutMs?: number;
 }
@@ -66,7 +67,7 @@ function clientConfig(options: S3Options): S3ClientConfig {
     region: options.region,
     ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
     forcePathStyle: options.forcePathStyle ?? false,
-    credentials: options.credentials,
+    ...(options.credentials === 'aws' ? {} : { credentials: options.credentials }),
     maxAttempts: 1,
     // What is read is sealed and checked in the guest; and several servers refuse checksums in trailers.
     requestChecksumCalculation: 'WHEN_REQUIRED',

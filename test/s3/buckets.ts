@@ -14,8 +14,9 @@ export function s3Options(server: Radosgw, bucket: string): S3Options {
 export async function createBucket(server: Radosgw): Promise<string> {
   bucketCount += 1;
   const bucket = `bucket-${process.pid}-${bucketCount}`;
-  const { region, endpoint, credentials } = s3Options(server, bucket);
-  const client = new S3Client({ region, endpoint: endpoint ?? '', credentials, forcePathStyle: true });
+  const { endpoint, accessKeyId, secretAccessKey } = server;
+  const credentials = { accessKeyId, secretAccessKey };
+  const client = new S3Client({ region: 'us-east-1', endpoint, credentials, forcePathStyle: true });
   await client.send(new CreateBucketCommand({ Bucket: bucket }));
   client.destroy();
   return bucket;

@@ -25,8 +25,17 @@ export interface Radosgw {
   stop(): Promise<void>;
 }
 
-export async function startRadosgw(): Promise<Radosgw> {
-  const cluster = new Cluster(await mkdtemp(`${tmpdir()}/postern-rgw-`), await freePort(), await freePort());
+export interface RadosgwOptions {
+  /**
+   * Default true. Without it every request reads its user and bucket anew; with it a gateway waits half a minute for
+   * the caches of one that was killed.
+   */
+  readonly cache?: boolean;
+}
+
+export async function startRadosgw(options: RadosgwOptions = {}): Promise<Radosgw> {
+  const folder = await mkdtemp(`${tmpdir()}/postern-rgw-`);
+  const cluster = new Cluster(folder, await freePort(), await freePort(), options.cache ?? true);
   try {
     await cluster.start();
   } catch (error) {
@@ -44,12 +53,14 @@ class Cluster implements Radosgw {
   readonly #folder: string;
   readonly #monitorPort: number;
   readonly #port: number;
+  readonly #cache: boolean;
   readonly #daemons = new Map<string, ChildProcess>();
 
-  constructor(folder: string, port: number, monitorPort: number) {
+  constructor(folder: string, port: number, monitorPort: number, cache: boolean) {
     this.#folder = folder;
     this.#port = port;
     this.#monitorPort = monitorPort;
+    this.#cache = cache;
     this.endpoint = `http://127.0.0.1:${port}`;
   }
 
@@ -145,7 +156,7 @@ class Cluster implements Radosgw {
     await exited;
   }
 
-  /** One replica, no authentication inside, nothing that runs on a timer; and no 44 ms of Nagle on a small GET. */
+  /** One replica, no authentication inside, nothing that runs on a timer, and no 44 ms of Nagle on a small GET. */
   #configuration(fsid: string): string {
     const folder = this.#folder;
     return `[global]
@@ -173,6 +184,7 @@ mon data avail crit = 0
 osd objectstore = memstore
 memstore device bytes = 4294967296
 rgw frontends = beast endpoint=127.0.0.1:${this.#port} tcp_nodelay=1
+rgw cache enabled = ${this.#cache}
 rgw enable usage log = false
 rgw enable gc threads = false
 rgw enable lc threads = false

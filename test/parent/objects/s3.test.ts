@@ -19,7 +19,7 @@ describe('S3 store on a real radosgw', () => {
     return opened.store;
   };
   before(async () => {
-    server = await startRadosgw();
+    server = await startRadosgw({ cache: false });
   });
   after(async () => {
     for (const { close } of stores) close();
