@@ -91,10 +91,10 @@ export class Audit {
   }
 
   /** The policy said no. */
-  refused(event: 'flow.refused' | 'inbound.refused', record: RefusalRecord): void {
+  refused(event: 'flow.refused' | 'inbound.refused', record: RefusalRecord, detail?: string): void {
     this.totals.refused += 1;
     this.#count(record.reason);
-    this.#once('warn', event, `refused: ${record.reason}`, record);
+    this.#once('warn', event, detail ?? `refused: ${record.reason}`, record);
   }
 
   /** The policy said yes, and it did not work. */

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { isPosternError, PosternError } from '../../shared/errors.ts';
 import { formatAddress } from '../../shared/policy/address.ts';
 import type { CompiledPolicy } from '../../shared/policy/compile.ts';
@@ -9,10 +10,14 @@ import { interleaveFamilies } from '../resolve/order.ts';
 import type { NameResolver } from '../resolve/resolver.ts';
 import type { FlowVia } from './flow-table.ts';
 import type { FlowOpener } from './opener.ts';
+import { requireServerName } from './server-name.ts';
 import type { Tunnel } from './tunnel.ts';
 
 /** Longer than any name; what an application sends beyond it does not go to the log. */
 const SHOWN_HOST_MAX_LENGTH = 260;
+
+/** Beside the policy's own reasons: what only the first bytes of a flow can tell. */
+export const SERVER_NAME_MISMATCH = 'server-name-mismatch';
 
 export interface Target {
   /** As the application wrote it: a name in any spelling, or an address. */
@@ -22,7 +27,7 @@ export interface Target {
 }
 
 export interface Refusal {
-  readonly reason: DenyReason;
+  readonly reason: DenyReason | typeof SERVER_NAME_MISMATCH;
   /** For a person: what was asked for and why not. */
   readonly message: string;
 }
@@ -96,6 +101,29 @@ export class Gate {
         audit.failed({ ...record, reason: error.code }, error.message);
       throw error;
     }
+  }
+
+  /**
+   * The last question, once the application may send: are its first bytes a ClientHello for the right name, where the
+   * rule wants that. The bytes stay in the socket.
+   * @throws PosternError as requireServerName does; the flow is ended then.
+   */
+  async admit(local: Socket, { tunnel, serverNames }: OpenFlow): Promise<void> {
+    if (serverNames === undefined) return;
+    try {
+      await requireServerName(local, serverNames);
+    } catch (error) {
+      tunnel.cancel();
+      if (isPosternError(error, 'ERR_FLOW_DENIED')) this.refuseServerName(tunnel, error.message);
+      throw error;
+    }
+  }
+
+  /** Counts and logs that a flow did not carry the TLS server name that its rule wants. */
+  refuseServerName({ labels }: Tunnel, message: string): void {
+    const destination = labels.name ?? labels.address ?? '';
+    const record = { ...labels, destination, reason: SERVER_NAME_MISMATCH };
+    this.#options.audit.refused('flow.refused', record, message);
   }
 
   async #route({ host, port }: Target, signal?: AbortSignal): Promise<Route> {

@@ -1,30 +1,29 @@
 import type { Socket } from 'node:net';
 import { resetSocket } from '../../shared/flow/splice.ts';
-import type { OpenFlow } from '../flow/gate.ts';
-import { requireServerName } from '../flow/server-name.ts';
+import type { Gate, OpenFlow } from '../flow/gate.ts';
 
 /** How long a refused client may take to read its answer and close. */
 const CLOSE_TIMEOUT_MS = 2_000;
 
 /**
- * Tells the client that its flow is open, checks the server name where the rule wants one, and lets the data go.
- * @throws PosternError as requireServerName does; the flow and the client are reset then.
+ * Tells the client that its flow is open, checks its first bytes where the rule wants that, and lets the data go.
+ * @throws PosternError as Gate.admit does; the client is reset then.
  */
 export async function joinClient(
+  gate: Gate,
   socket: Socket,
-  { tunnel, serverNames }: OpenFlow,
+  open: OpenFlow,
   greeting: Buffer,
 ): Promise<void> {
-  if (socket.destroyed) return tunnel.cancel();
+  if (socket.destroyed) return open.tunnel.cancel();
   socket.write(greeting);
   try {
-    if (serverNames !== undefined) await requireServerName(socket, serverNames);
+    await gate.admit(socket, open);
   } catch (error) {
-    tunnel.cancel();
     resetSocket(socket);
     throw error;
   }
-  tunnel.splice(socket);
+  open.tunnel.splice(socket);
 }
 
 /** Sends the last bytes and closes; what the client still sends is thrown away, lest a reset overtakes the answer. */

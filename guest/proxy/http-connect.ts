@@ -35,7 +35,7 @@ export async function serveConnect(
     return hangUp(socket, failureOfError(error));
   }
   if (result.kind === 'denied') return hangUp(socket, failureOfRefusal(result.refusal));
-  await joinClient(socket, result, ESTABLISHED);
+  await joinClient(gate, socket, result, ESTABLISHED);
 }
 
 function hangUp(socket: Socket, failure: HttpFailure): void {

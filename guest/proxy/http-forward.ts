@@ -5,7 +5,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { isPosternError, PosternError } from '../../shared/errors.ts';
-import type { Gate, GateResult } from '../flow/gate.ts';
+import { type Gate, type GateResult, SERVER_NAME_MISMATCH } from '../flow/gate.ts';
 import type { Tunnel } from '../flow/tunnel.ts';
 import { type AbsoluteUri, parseAbsoluteUri } from './authority.ts';
 import {
@@ -50,12 +50,10 @@ export async function serveForward(
   }
   if (result.kind === 'denied') return answer(request, response, failureOfRefusal(result.refusal));
   if (result.serverNames !== undefined) {
+    const why = `the rule wants TLS for ${uri.host}, and plain HTTP is none`;
     result.tunnel.cancel();
-    const why = new PosternError(
-      'ERR_FLOW_DENIED',
-      `the rule wants TLS for ${uri.host}; plain HTTP is refused`,
-    );
-    return answer(request, response, failureOfError(why));
+    gate.refuseServerName(result.tunnel, why);
+    return answer(request, response, failureOfRefusal({ reason: SERVER_NAME_MISMATCH, message: why }));
   }
   forward(result.tunnel, uri, request, response);
 }

@@ -58,7 +58,7 @@ async function serve(socket: Socket, options: SocksServerOptions): Promise<void>
     return refuse(socket, replyOfError(error.code));
   }
   if (result.kind === 'denied') return refuse(socket, 'notAllowed');
-  await joinClient(socket, result, encodeSocksReply('succeeded'));
+  await joinClient(options.gate, socket, result, encodeSocksReply('succeeded'));
 }
 
 /** The request, with what came behind it put back into the socket; undefined when the client was sent away. */
