@@ -90,12 +90,13 @@ async function run(words: readonly string[], { config: file, check }: RunOptions
   });
   const stopped = stopSignal();
   await agent.start();
-  if (words.length === 0) {
-    await stopped;
-    await agent.close();
-  } else {
-    if (!config.workload.allowPrivilegeGain) calls.forbidPrivilegeGain();
-    process.exitCode = await superviseWorkload(agent, config, words, stopped);
+  try {
+    if (words.length === 0) await stopped;
+    else {
+      if (!config.workload.allowPrivilegeGain) calls.forbidPrivilegeGain();
+      process.exitCode = await superviseWorkload(agent, config, words, stopped);
+    }
+  } finally {
     await agent.close();
   }
   reaper?.close();
