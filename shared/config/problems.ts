@@ -124,6 +124,9 @@ function walk(schema: Shape, value: unknown, path: string, problems: Problem[]):
     const nearest = nearestOption(shape, value);
     if (nearest !== undefined) walk(nearest.option as unknown as Shape, value, path, problems);
   } else if (Array.isArray(value)) {
+    // To valibot a list is an object, if one without the keys.
+    const isMapping = shape.entries !== undefined || shape.type === 'record';
+    if (isMapping) problems.push({ path, found: describeValue(value), expected: 'a mapping' });
     for (const [index, entry] of value.entries()) {
       const item = shape.item ?? shape.items?.[index];
       if (item !== undefined) walk(item, entry, joinPath(path, index), problems);

@@ -35,7 +35,7 @@ export function parseSource(text: string): Source {
   try {
     // The parser's own search for repeated keys is quadratic; repeatedKeys is not.
     const options = { lineCounter: counter, prettyErrors: false, uniqueKeys: false };
-    return readDocument(parseDocument(text, options), counter, text);
+    return readDocument(parseDocument(text, options), counter);
   } catch (error) {
     // The parser recurses: too deep a file ends in a RangeError of the stack, and so do aliases of aliases.
     if (!(error instanceof RangeError || error instanceof ReferenceError)) throw error;
@@ -44,42 +44,53 @@ export function parseSource(text: string): Source {
   }
 }
 
-function readDocument(document: Document.Parsed, counter: LineCounter, text: string): Source {
+function readDocument(document: Document.Parsed, counter: LineCounter): Source {
   const lineOf = (path: string): number | undefined => {
     const offset = locate(document, path);
     return offset === undefined ? undefined : counter.linePos(offset).line;
   };
-  const syntax = [...document.errors, ...document.warnings].map((error) =>
-    syntaxProblem(error, counter, text),
-  );
-  const aliases = tooManyAliases(document);
-  if (syntax.length > 0 || aliases.length > 0) {
-    return { value: undefined, problems: [...syntax, ...aliases], readable: false, lineOf };
-  }
+  const syntax = [...document.errors, ...document.warnings].map((error) => syntaxProblem(error, counter));
+  syntax.push(...aliasProblems(document, counter), ...collectionKeys(document, counter));
+  if (syntax.length > 0) return { value: undefined, problems: syntax, readable: false, lineOf };
   const value: unknown = document.toJS({ maxAliasCount: ALIASES_MAX });
   return { value, problems: repeatedKeys(document, counter), readable: true, lineOf };
 }
 
-function syntaxProblem(error: YAMLError, counter: LineCounter, text: string): Problem {
+function syntaxProblem(error: YAMLError, counter: LineCounter): Problem {
   const { line } = counter.linePos(error.pos[0]);
-  const written = text.slice(counter.lineStarts[line - 1], error.pos[1] + 80).split('\n')[0] ?? '';
-  const star = /(^|[\s,[:-])(\*\*?\.[\w.-]+)/.exec(written)?.[2];
-  const expected =
-    star === undefined ? 'well-formed YAML or JSON' : `quotes around what starts with a star: "${star}"`;
-  return { path: '', found: error.message, expected, line };
+  return { path: '', found: error.message, expected: 'well-formed YAML or JSON', line };
 }
 
-function tooManyAliases(document: Document.Parsed): Problem[] {
+/** A star without quotes is an alias to YAML: where nothing has its name, a pattern was meant. */
+function aliasProblems(document: Document.Parsed, counter: LineCounter): Problem[] {
+  const problems: Problem[] = [];
   let count = 0;
   visit(document, {
-    Alias: () => {
+    Alias: (_, alias) => {
       count += 1;
-      return count > ALIASES_MAX ? visit.BREAK : undefined;
+      if (count > ALIASES_MAX) return visit.BREAK;
+      if (alias.resolve(document) !== undefined) return undefined;
+      const line = counter.linePos(alias.range?.[0] ?? 0).line;
+      const expected = `quotes around what starts with a star: "*${alias.source}"`;
+      problems.push({ path: '', found: `*${alias.source}`, expected, line });
+      return undefined;
     },
   });
-  return count > ALIASES_MAX
-    ? [{ path: '', found: 'more', expected: `at most ${ALIASES_MAX} YAML aliases` }]
-    : [];
+  if (count <= ALIASES_MAX) return problems;
+  return [{ path: '', found: 'more', expected: `at most ${ALIASES_MAX} YAML aliases` }];
+}
+
+/** YAML allows lists and mappings for keys; nothing here does. */
+function collectionKeys(document: Document.Parsed, counter: LineCounter): Problem[] {
+  const problems: Problem[] = [];
+  visit(document, {
+    Pair: (_, { key }) => {
+      if (!isMap(key) && !isSeq(key)) return;
+      const line = counter.linePos(startOf(key) ?? 0).line;
+      problems.push({ path: '', line, found: 'a list or mapping as a key', expected: 'a plain key' });
+    },
+  });
+  return problems;
 }
 
 /** Two entries under one key: which of them counts would be anybody's guess. */
