@@ -9,8 +9,8 @@ const GUEST_NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 export const GUESTS_MAX = 4096;
 /** Past a few hundred, a range of addresses is what was meant. */
 export const FORWARDS_MAX = 1024;
-/** CIDs 0 to 2 are the hypervisor's, the local machine's and the host's own (vsock(7)). */
-const GUEST_CID_MIN = 3;
+/** 0 is the hypervisor; 1, this machine itself, is of use where vsock_loopback carries a guest of the same kernel (vsock(7)). */
+const GUEST_CID_MIN = 1;
 /** 32 bits less VMADDR_CID_ANY. */
 const GUEST_CID_MAX = 0xfffffffe;
 

@@ -12,17 +12,16 @@ const LINES_MAX_COUNT = 1000;
 export class PartyProcess {
   readonly log: string[] = [];
   readonly #name: string;
+  readonly #stepTimeoutMs: number;
   readonly #child: ChildProcess;
   readonly #said: string[] = [];
   readonly #waiting = new Set<() => void>();
 
-  constructor(name: string, words: readonly string[], environment: Record<string, string> = {}) {
+  constructor(name: string, words: readonly string[], stepTimeoutMs = STEP_TIMEOUT_MS) {
     const [program = '', ...rest] = words;
     this.#name = name;
-    this.#child = spawn(program, rest, {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ...environment },
-    });
+    this.#stepTimeoutMs = stepTimeoutMs;
+    this.#child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#follow(this.#child.stdout, this.#said);
     this.#follow(this.#child.stderr, this.log);
     this.#child.on('exit', () => this.#wake());
@@ -52,7 +51,7 @@ export class PartyProcess {
     if (this.#ended()) return;
     const gone = once(this.#child, 'exit');
     this.#child.kill('SIGTERM');
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), STEP_TIMEOUT_MS);
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), this.#stepTimeoutMs);
     await gone;
     clearTimeout(timer);
   }
@@ -75,10 +74,8 @@ export class PartyProcess {
 
   #until<T>(what: string, look: () => T | undefined): Promise<T> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(
-        () => fail(`did not give ${what} within ${STEP_TIMEOUT_MS} ms`),
-        STEP_TIMEOUT_MS,
-      );
+      const fellShort = (): void => fail(`did not give ${what} within ${this.#stepTimeoutMs} ms`);
+      const timer = setTimeout(fellShort, this.#stepTimeoutMs);
       const wake = (): void => {
         const found = look();
         if (found !== undefined) finish(() => resolve(found));
