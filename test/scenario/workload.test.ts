@@ -149,16 +149,41 @@ log: {format: json}
     assert.equal((await ended).code, 5);
   });
 
-  it('reaps what the workload leaves behind, and still gets its code', async () => {
-    // Twenty orphans that end while the workload lives; /proc tells whose children are left as zombies.
-    const script = `
+  // Twenty orphans that end while the workload lives. /proc tells whether any stayed behind as a zombie, the agent
+  // how many it reaped.
+  function orphanScript(file: string): string {
+    return `
       i=0; while [ $i -lt 20 ]; do (sh -c 'exit 3' &) ; i=$((i+1)); done
       sleep 0.5
-      grep -l "^PPid:[[:space:]]*$PPID$" /proc/[0-9]*/status 2>/dev/null | xargs grep -h '^State' 2>/dev/null | grep -c Z
+      cat /proc/[0-9]*/status 2>/dev/null | grep -A 8 '^State:.*Z' | grep -c "^PPid:[[:space:]]*$PPID$"
+      ${process.execPath} ${POSTERN} guest status --config ${file} --json | grep reapedCount
       exit 7`;
-    const { code, stdout } = await start(['sh', '-c', script]).ended;
+  }
+
+  it('reaps what the workload leaves behind, and still gets its code', async () => {
+    const { code, stdout } = await start(['sh', '-c', orphanScript(config)]).ended;
     assert.equal(code, 7);
-    assert.equal(stdout.trim(), '0');
+    const [zombies, reaped] = stdout.trim().split('\n');
+    assert.equal(zombies, '0');
+    assert.ok(Number(/\d+/.exec(reaped ?? '')?.[0]) >= 20, reaped);
+  });
+
+  it('does so as process 1, and passes signals on there', { skip: !isRoot }, async () => {
+    const script = `${orphanScript(config).replace('exit 7', '')}
+      trap 'exit 6' TERM; kill -TERM 1; while :; do sleep 0.05; done`;
+    const words = [POSTERN, 'guest', '--config', config, '--', 'sh', '-c', script];
+    const child = spawn('unshare', ['--pid', '--fork', '--mount-proc', process.execPath, ...words]);
+    running.add(child);
+    let stdout = '';
+    child.stdout.on('data', (piece) => {
+      stdout += String(piece);
+    });
+    const [code] = await once(child, 'close');
+    running.delete(child);
+    assert.equal(code, 6);
+    const [zombies, reaped] = stdout.trim().split('\n');
+    assert.equal(zombies, '0');
+    assert.ok(Number(/\d+/.exec(reaped ?? '')?.[0]) >= 20, reaped);
   });
 
   it('leaks no descriptor and no key', async () => {

@@ -1,0 +1,140 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { loadGuestConfig } from '../../guest/config/load.ts';
+import { isPosternError, type PosternError } from '../../shared/errors.ts';
+import { scratch } from './fake-parent.ts';
+
+const GOOD = `version: 1
+parent: vsock:3:5000
+policy: policy.yaml
+sessionKey: /run/postern/session.key
+proxies: {socks5: "127.0.0.1:1080", http: "[::1]:3128"}
+resolvers: [192.0.2.53, "2001:DB8:0::53"]
+`;
+const POLICY = 'version: 1\negress: {allow: [{fqdn: api.example.com, ports: 443}]}\n';
+
+describe('the guest’s configuration', () => {
+  let folder: string;
+  let remove: () => Promise<void>;
+  before(async () => {
+    ({ folder, remove } = await scratch());
+  });
+  after(() => remove());
+
+  async function load(guest: string, policy = POLICY) {
+    await writeFile(join(folder, 'policy.yaml'), policy);
+    await writeFile(join(folder, 'guest.yaml'), guest);
+    return loadGuestConfig(join(folder, 'guest.yaml'));
+  }
+
+  async function problemsOf(guest: string, policy = POLICY): Promise<PosternError> {
+    const error = await load(guest, policy).then(
+      () => undefined,
+      (thrown: unknown) => thrown,
+    );
+    assert.ok(isPosternError(error), 'it must be refused');
+    return error;
+  }
+
+  it('is read with its policy, with defaults, and frozen', async () => {
+    const config = await load(GOOD);
+    assert.deepEqual(config.parent, { kind: 'vsock', cid: 3, port: 5000 });
+    assert.deepEqual(config.resolvers, ['192.0.2.53', '2001:db8::53']);
+    assert.equal(config.statusSocket, '/run/postern/guest.sock');
+    assert.equal(config.workload.gateTimeoutSeconds, 60);
+    assert.equal(config.workload.allowPrivilegeGain, false);
+    assert.equal(config.policy.egress.allow[0]?.fqdn[0], 'api.example.com');
+    assert.ok(Object.isFrozen(config) && Object.isFrozen(config.workload) && Object.isFrozen(config.policy));
+  });
+
+  it('takes the policy inline', async () => {
+    const inline = GOOD.replace('policy.yaml', '{version: 1, egress: {allow: [{ip: 192.0.2.7, ports: 80}]}}');
+    assert.equal((await load(inline)).policy.egress.allow[0]?.label, 'egress.allow[0]');
+  });
+
+  it('lists every mistake of both files at once, with their paths', async () => {
+    const bad = `version: 2
+parent: tcp:1.2.3.4:5
+policy: policy.yaml
+sessionKey: relative.key
+proxies: {socks5: "0.0.0.0:1080", http: "example.com:3128"}
+resolvers: [dns.example]
+workload: {user: "a b", gateTimeoutSeconds: 0, environment: {"1X": y}}
+extra: 1
+`;
+    const error = await problemsOf(bad, 'version: 1\negress: {allow: [{fqdn: "*", ports: 0}]}\nmore: 1\n');
+    assert.equal(error.code, 'ERR_CONFIG_INVALID');
+    const paths = error.problems.map(({ path }) => path);
+    for (const path of [
+      'version',
+      'parent',
+      'sessionKey',
+      'proxies.socks5',
+      'proxies.http',
+      'resolvers[0]',
+      'workload.user',
+      'workload.gateTimeoutSeconds',
+      'extra',
+      'egress.allow[0].fqdn',
+      'egress.allow[0].ports',
+      'more',
+    ]) {
+      assert.ok(paths.includes(path), `${path} of ${paths.join(', ')}`);
+    }
+    assert.ok(error.problems.every(({ found, expected }) => found !== '' && expected !== ''));
+  });
+
+  it('says where a mistake in an inline policy is', async () => {
+    const error = await problemsOf(
+      GOOD.replace('policy.yaml', '{version: 1, egress: {allow: [{ip: x, ports: 80}]}}'),
+    );
+    assert.match(error.message, /guest\.yaml:3: policy\.egress\.allow\[0\]\.ip: expected /);
+  });
+
+  it('must fit its policy', async () => {
+    const without = (key: string): string => GOOD.replace(new RegExp(`^${key}:.*\n`, 'm'), '');
+    const cases: [name: string, guest: string, policy: string, path: string][] = [
+      ['names without resolvers', without('resolvers'), POLICY, 'resolvers'],
+      ['egress without proxies', without('proxies'), POLICY, 'proxies'],
+      [
+        'ingress without listen',
+        GOOD,
+        'version: 1\ningress: [{port: 443, to: "127.0.0.1:8443"}]\n',
+        'listen',
+      ],
+      ['one port for two proxies', GOOD.replace('[::1]:3128', '127.0.0.1:1080'), POLICY, 'proxies.http'],
+    ];
+    for (const [name, guest, policy, path] of cases) {
+      assert.deepEqual(
+        (await problemsOf(guest, policy)).problems.map((problem) => problem.path),
+        [path],
+        name,
+      );
+    }
+  });
+
+  it('must not listen for others', async () => {
+    for (const address of [
+      '0.0.0.0:1080',
+      '[::]:1080',
+      '192.0.2.1:1080',
+      'localhost:1080',
+      '127.0.0.1',
+      '127.1:1080',
+      '[::ffff:127.0.0.1]:1',
+      '127.0.0.1:70000',
+    ]) {
+      await problemsOf(GOOD.replace('127.0.0.1:1080', address));
+    }
+  });
+
+  it('must name files that are there', async () => {
+    assert.equal(
+      (await problemsOf(GOOD.replace('policy.yaml', 'missing.yaml'))).code,
+      'ERR_CONFIG_UNREADABLE',
+    );
+    await assert.rejects(loadGuestConfig(join(folder, 'missing.yaml')), { code: 'ERR_CONFIG_UNREADABLE' });
+  });
+});
