@@ -39,6 +39,9 @@ export class Questioner {
             continue;
           }
           if (!USABLE_RCODES.has(message.rcode)) throw refusal(way, name, type, message);
+          if (message.question?.name.equals(name) !== true || message.question.type !== type) {
+            throw new PosternError('ERR_DNS_UPSTREAM', `${way.name} answered another question`);
+          }
           const response = toResponse(message, resolver.name);
           try {
             return await judge(response);
