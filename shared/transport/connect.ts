@@ -3,6 +3,7 @@ import type { TransportAddress } from './address.ts';
 import { withinDeadline } from './deadline.ts';
 import { transportFailure } from './failure.ts';
 import { bindHybrid, connectHybrid } from './hybrid.ts';
+import { requireTransport } from './self-test.ts';
 import type { ConnectOptions, Listener, OnStream, Stream } from './transport.ts';
 import { bindUnix, connectUnix } from './unix.ts';
 import { bindVsock, connectVsock, vsockPeerOf } from './vsock.ts';
@@ -15,6 +16,7 @@ export async function connectStream(
   address: TransportAddress,
   options: ConnectOptions = {},
 ): Promise<Stream> {
+  await requireTransport();
   try {
     return await withinDeadline(address, options, (signal) => connectOnce(address, signal));
   } catch (error) {
@@ -43,6 +45,7 @@ export async function listenStream(address: TransportAddress, onStream: OnStream
  * @throws PosternError ERR_TRANSPORT_*
  */
 export async function bindListener(address: TransportAddress): Promise<BoundListener> {
+  await requireTransport();
   try {
     return await bindOnce(address);
   } catch (error) {

@@ -1,4 +1,6 @@
-import { link, lstat, rename, unlink } from 'node:fs/promises';
+import { closeSync, constants, lstatSync, openSync, unlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PosternError } from '../errors.ts';
 import { type BoundListener, LISTEN_BACKLOG } from './accept.ts';
 import { errnoOf } from './failure.ts';
@@ -10,10 +12,15 @@ import {
   openSocket,
   setSocketMode,
   startConnect,
+  tryLock,
 } from './native/libc.ts';
 
 /** Only the user that runs Postern may connect; whoever shares a socket with others widens its mode himself. */
 export const SOCKET_FILE_MODE = 0o600;
+
+/** Another process holds the lock for two system calls; one that holds it this long has been stopped. */
+const LOCK_TIMEOUT_MS = 5000;
+const LOCK_RETRY_MS = 2;
 
 /**
  * Listens at a path. A socket file that a dead process left is replaced, once a connection proved that nobody
@@ -24,12 +31,10 @@ export async function bindSocketFile(path: string): Promise<BoundListener> {
   const fd = openSocket(AF_UNIX);
   try {
     setSocketMode(fd, SOCKET_FILE_MODE);
-    await bindFresh(fd, path);
-    listenSocket(fd, LISTEN_BACKLOG);
-    const { ino } = await lstat(path);
+    const inode = await withFolderLock(path, () => bindFresh(fd, path));
     const release = async () => {
       closeDescriptor(fd);
-      await removeOwn(path, ino);
+      removeOwn(path, inode);
     };
     return { fd, release };
   } catch (error) {
@@ -38,31 +43,37 @@ export async function bindSocketFile(path: string): Promise<BoundListener> {
   }
 }
 
-async function bindFresh(fd: number, path: string): Promise<void> {
-  const address = unixSocketAddress(path);
+/**
+ * A socket that is bound and does not listen yet, and a dead one, look the same to whoever connects. So all that bind in a
+ * folder take turns, by a lock on the folder itself that ends with its holder and leaves no file.
+ */
+async function withFolderLock<T>(path: string, run: () => T): Promise<T> {
+  const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    return bindSocket(fd, address);
-  } catch (error) {
-    if (errnoOf(error) !== 'EADDRINUSE') throw error;
+    for (const giveUpAt = performance.now() + LOCK_TIMEOUT_MS; !tryLock(folder); await sleep(LOCK_RETRY_MS)) {
+      if (performance.now() > giveUpAt) throw inUse(path, 'another process holds the lock on its folder');
+    }
+    return run();
+  } finally {
+    closeSync(folder);
   }
-  await removeStale(path);
-  bindSocket(fd, address);
 }
 
-/**
- * Moves the dead file away before it removes it, and looks at what it moved: when two processes find the same dead
- * file, the slower one has moved the live file of the faster, and puts it back.
- */
-async function removeStale(path: string): Promise<void> {
-  const file = await lstat(path);
+/** Binds and listens, in place of a dead file if there is one. The inode of the new file. */
+function bindFresh(fd: number, path: string): number {
+  const address = unixSocketAddress(path);
+  if (isDead(path)) unlinkSync(path);
+  bindSocket(fd, address);
+  listenSocket(fd, LISTEN_BACKLOG);
+  return lstatSync(path).ino;
+}
+
+function isDead(path: string): boolean {
+  const file = lstatSync(path, { throwIfNoEntry: false });
+  if (file === undefined) return false;
   if (!file.isSocket()) throw inUse(path, 'this file is not a socket, and is left alone');
   if (isAlive(path)) throw inUse(path, 'another process listens there');
-  const aside = `${path}.stale-${process.pid}`;
-  await rename(path, aside);
-  const moved = await lstat(aside);
-  if (moved.ino !== file.ino) await link(aside, path);
-  await unlink(aside);
-  if (moved.ino !== file.ino) throw inUse(path, 'another process has just begun to listen there');
+  return true;
 }
 
 /** Only a refusal proves that nobody listens: a full backlog, or a missing permission, is somebody. */
@@ -78,13 +89,9 @@ function isAlive(path: string): boolean {
   }
 }
 
-async function removeOwn(path: string, inode: number): Promise<void> {
-  try {
-    if ((await lstat(path)).ino === inode) await unlink(path);
-  } catch (error) {
-    // Somebody cleaned up before us: the address is free, which is all that was wanted.
-    if (errnoOf(error) !== 'ENOENT') throw error;
-  }
+function removeOwn(path: string, inode: number): void {
+  // Somebody may have cleaned up before us, or taken the path since.
+  if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(path);
 }
 
 function inUse(path: string, why: string): PosternError {

@@ -1,3 +1,4 @@
+import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
 import { PosternError } from '../../errors.ts';
 
@@ -20,6 +21,7 @@ const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_ERROR = 4;
 const F_DUPFD_CLOEXEC = 1030;
+const LOCK_EX_NB = 2 | 4;
 /** sockaddr_storage of <sys/socket.h>: holds an address of any family. */
 const ADDRESS_MAX_BYTES = 128;
 
@@ -36,6 +38,7 @@ interface Libc {
   readonly getsockopt: Call;
   readonly fchmod: Call;
   readonly fcntl: Call;
+  readonly flock: Call;
   readonly close: Call;
 }
 
@@ -61,6 +64,7 @@ function loadLibc(): Libc {
       getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, void *size)'),
       fchmod: library.func('int fchmod(int fd, uint32_t mode)'),
       fcntl: library.func('int fcntl(int fd, int command, int argument)'),
+      flock: library.func('int flock(int fd, int operation)'),
       close: library.func('int close(int fd)'),
     };
   } catch (cause) {
@@ -68,12 +72,10 @@ function loadLibc(): Libc {
   }
 }
 
-const errnoNames = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
-
 function checked(call: string, result: number): number {
   if (result >= 0) return result;
   const number = koffi.errno();
-  throw new ErrnoError(call, errnoNames.get(number) ?? `errno ${number}`);
+  throw new ErrnoError(call, getSystemErrorName(-number));
 }
 
 /** A new non-blocking stream socket, closed on exec. */
@@ -111,7 +113,7 @@ export function finishConnect(fd: number): void {
   size.writeUInt32LE(value.length);
   checked('getsockopt', libc().getsockopt(fd, SOL_SOCKET, SO_ERROR, value, size));
   const number = value.readInt32LE();
-  if (number !== 0) throw new ErrnoError('connect', errnoNames.get(number) ?? `errno ${number}`);
+  if (number !== 0) throw new ErrnoError('connect', getSystemErrorName(-number));
 }
 
 export function peerAddress(fd: number): Buffer {
@@ -137,6 +139,14 @@ export function setSocketMode(fd: number, mode: number): void {
 
 export function duplicate(fd: number): number {
   return checked('fcntl', libc().fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/** Takes the advisory lock on a file or folder; false when somebody else has it. It ends with the descriptor. */
+export function tryLock(fd: number): boolean {
+  const result = libc().flock(fd, LOCK_EX_NB);
+  if (result < 0 && koffi.errno() === koffi.os.errno['EWOULDBLOCK']) return false;
+  checked('flock', result);
+  return true;
 }
 
 export function closeDescriptor(fd: number): void {
