@@ -1,0 +1,61 @@
+import { spawnSync } from 'node:child_process';
+import { Command, Option } from 'commander';
+import { examine, type Finding, ROLES, type Role } from './checks.ts';
+import { EXIT } from './exit.ts';
+
+const HELP = `
+Looks at the kernel, the devices, the permissions and the limits of this machine, changes nothing, opens no connection.
+✔ is there, ! is missing but not needed for everything, ✖ is missing and needed; each with what to do.
+
+Examples:
+  postern doctor                                   everything that this machine offers
+  postern doctor --role parent --config parent.yaml
+  postern doctor --role guest --json
+
+Exit code 1: something needed is missing.`;
+
+const MARKS = { ok: '✔', missing: '!', failed: '✖' } as const;
+
+interface DoctorOptions {
+  readonly role?: Role;
+  readonly config?: string;
+  readonly json?: boolean;
+}
+
+export function command(): Command {
+  return new Command('doctor')
+    .description('say what this machine lacks and what to do about it')
+    .addOption(new Option('--role <role>', 'what this machine is to be').choices([...ROLES]))
+    .option('--config <file>', 'check this configuration as well (needs --role)')
+    .option('--json', 'print the findings as JSON')
+    .addHelpText('after', HELP)
+    .action((options: DoctorOptions, self: Command) => run(options, self));
+}
+
+function run({ role, config, json }: DoctorOptions, self: Command): void {
+  if (config !== undefined && role === undefined) {
+    self.error('error: --config needs --role parent or --role guest, to know what to read it as');
+  }
+  const findings = examine(role);
+  if (config !== undefined && role !== undefined) findings.push(checkConfiguration(role, config));
+  if (json) process.stdout.write(`${JSON.stringify(findings, null, 2)}\n`);
+  else for (const finding of findings) process.stdout.write(`${describe(finding)}\n`);
+  const failed = findings.some(({ state }) => state === 'failed');
+  process.exitCode = failed ? EXIT.failed : EXIT.ok;
+}
+
+function describe({ what, state, detail, advice }: Finding): string {
+  const line = `${MARKS[state]} ${what.padEnd(28)} ${detail}`;
+  return advice === undefined ? line : `${line}\n  ${''.padEnd(28)} -> ${advice}`;
+}
+
+/** By the command that would run it, in a process of its own: neither half is part of this one. */
+function checkConfiguration(role: Role, file: string): Finding {
+  const program = new URL(`./postern${import.meta.filename.slice(-3)}`, import.meta.url).pathname;
+  const { status, stderr } = spawnSync(process.execPath, [program, role, '--config', file, '--check'], {
+    encoding: 'utf8',
+  });
+  const what = `configuration ${file}`;
+  if (status === EXIT.ok) return { what, state: 'ok', detail: 'no problems found' };
+  return { what, state: 'failed', detail: stderr.trim(), advice: 'mend the lines above' };
+}
