@@ -1,33 +1,17 @@
-import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PosternError } from '../shared/errors.ts';
 import type { StartFlow } from '../shared/flow/flow.ts';
 import type { Logger } from '../shared/log.ts';
-import { formatTransportAddress, type TransportAddress } from '../shared/transport/address.ts';
-import { listenStream } from '../shared/transport/connect.ts';
-import type { OnStream, Stream } from '../shared/transport/transport.ts';
 import { ParentMetrics } from './admin/metrics.ts';
-import { listenAdmin } from './admin/server.ts';
-import { Audit, UNKNOWN_GUEST } from './audit.ts';
+import type { AdminRoutes } from './admin/server.ts';
+import { Audit } from './audit.ts';
 import { identityOf, type ParentConfig } from './config/config.ts';
-import { openEgress } from './egress/open.ts';
-import { Gate } from './gate/gate.ts';
 import { Guest } from './guest/guest.ts';
-import { openInbound } from './inbound/open.ts';
-import { ListenerSet, type Listening, type WantedListener } from './listeners.ts';
-import {
-  ADMIN_KEY,
-  buildRoutes,
-  CID_KEY,
-  type ForwardRoute,
-  NO_ROUTES,
-  type Routes,
-  socketKey,
-} from './routes.ts';
+import { ListenerSet } from './listeners.ts';
+import { Reception } from './reception.ts';
+import { ADMIN_KEY, buildRoutes, NO_ROUTES, type Routes } from './routes.ts';
 import { type Claims, openClaims } from './session/claims.ts';
-import { register } from './session/register.ts';
-import { formatTcpAddress } from './tcp/address.ts';
-import { listenTcp } from './tcp/listen.ts';
+import { wantedListeners } from './wanted.ts';
 
 /** How often a drain looks whether the last flow has ended. */
 const DRAIN_POLL_MS = 50;
@@ -48,7 +32,7 @@ export class Parent {
   readonly #options: ParentOptions;
   readonly #claims: Claims;
   readonly #audit: Audit;
-  readonly #gate: Gate;
+  readonly #reception: Reception;
   readonly #listeners = new ListenerSet();
   #config: ParentConfig;
   #routes: Routes = NO_ROUTES;
@@ -64,7 +48,14 @@ export class Parent {
       guests: () => this.#routes.guests.values(),
       forwardCount: (guest) => this.#forwardsOf(guest).length,
     });
-    this.#gate = this.#makeGate();
+    this.#reception = new Reception({
+      log: options.log,
+      startFlow: options.startFlow,
+      audit: this.#audit,
+      metrics: this.metrics,
+      routes: () => this.#routes,
+      draining: () => this.#phase !== 'serving',
+    });
   }
 
   /**
@@ -134,7 +125,10 @@ export class Parent {
   async close(): Promise<void> {
     this.#phase = 'stopped';
     await this.#changing;
-    for (const { session } of this.#routes.guests.values()) session?.end('the parent stops');
+    for (const guest of this.#routes.guests.values()) {
+      guest.retired = true;
+      guest.session?.end('the parent stops');
+    }
     const until = performance.now() + RESET_GRACE_MS;
     while (this.#flowCount() > 0 && performance.now() < until) await sleep(DRAIN_POLL_MS);
     await this.#listeners.closeAll();
@@ -148,7 +142,9 @@ export class Parent {
       guests.set(name, same ? known : await Guest.open(name, entry, this.#claims));
     }
     const routes = buildRoutes(config, guests);
-    const change = await this.#listeners.prepare(this.#wanted(config, routes));
+    const change = await this.#listeners.prepare(
+      wantedListeners(config, routes, this.#reception, this.#adminRoutes()),
+    );
     const before = this.#routes.guests;
     // From here on nothing fails.
     this.#routes = routes;
@@ -177,96 +173,7 @@ export class Parent {
     this.metrics.forget(guest.name);
   }
 
-  #wanted(config: ParentConfig, routes: Routes): WantedListener[] {
-    const wanted: WantedListener[] = [];
-    const { admin, listen } = config;
-    if (listen !== undefined)
-      wanted.push(this.#tunnel(CID_KEY, 'listen', listen, (stream) => this.#acceptByCid(stream)));
-    for (const [name, { listen: own }] of Object.entries(config.guests)) {
-      if (own === undefined) continue;
-      const key = socketKey(formatTransportAddress(own));
-      wanted.push(
-        this.#tunnel(key, `guests.${name}.listen`, own, (stream) => this.#acceptBySocket(key, stream)),
-      );
-    }
-    for (const [key, route] of routes.forwards) wanted.push(this.#forward(key, route));
-    if (admin !== 'off') {
-      const open = async () => listening(await listenAdmin(admin, this.#adminRoutes()));
-      wanted.push({ key: ADMIN_KEY, open });
-    }
-    return wanted;
-  }
-
-  #tunnel(key: string, path: string, address: TransportAddress, onStream: OnStream): WantedListener {
-    const open = async (): Promise<Listening> => {
-      try {
-        const listener = await listenStream(address, onStream);
-        return { where: formatTransportAddress(listener.address), close: () => listener.close() };
-      } catch (error) {
-        if (!(error instanceof PosternError)) throw error;
-        throw new PosternError(error.code, `${path}: ${error.message}`, { cause: error });
-      }
-    };
-    return { key, open };
-  }
-
-  #forward(key: string, { forward, path, guest }: ForwardRoute): WantedListener {
-    const purpose = `${path} (guest ${guest.name})`;
-    const open = async () =>
-      listening(
-        await listenTcp(
-          forward.listen,
-          purpose,
-          (client) => this.#acceptClient(key, client),
-          () => this.metrics.onAcceptError(),
-        ),
-      );
-    return { key, open };
-  }
-
-  #acceptByCid(stream: Stream): void {
-    const guest = stream.peer.kind === 'vsock' ? this.#routes.byCid.get(stream.peer.cid) : undefined;
-    this.#accept(guest, stream, stream.peer.kind === 'vsock' ? `CID ${stream.peer.cid}` : stream.peer.kind);
-  }
-
-  #acceptBySocket(key: string, stream: Stream): void {
-    this.#accept(this.#routes.bySocket.get(key), stream, key);
-  }
-
-  #accept(guest: Guest | undefined, stream: Stream, who: string): void {
-    if (guest !== undefined) {
-      void this.#gate.admit(guest, stream);
-      return;
-    }
-    stream.on('error', () => {});
-    const error = new PosternError('ERR_SESSION_UNKNOWN_GUEST', `${who} is no guest of the configuration`);
-    this.#gate.refuse(UNKNOWN_GUEST, stream, error);
-  }
-
-  #acceptClient(key: string, client: Socket): void {
-    const route = this.#routes.forwards.get(key);
-    if (route === undefined) {
-      client.resetAndDestroy();
-      return;
-    }
-    const { startFlow, log } = this.#options;
-    const options = { startFlow, log, audit: this.#audit, observer: this.metrics };
-    void openInbound(route.guest, route.forward.to, client, options);
-  }
-
-  #makeGate(): Gate {
-    const { log, startFlow } = this.#options;
-    const draining = () => this.#phase !== 'serving';
-    const egress = { startFlow, log, audit: this.#audit, observer: this.metrics, draining };
-    return new Gate({
-      audit: this.#audit,
-      onRefused: (guest, reason) => this.metrics.onRefused(guest, reason),
-      onControl: (opened, header) => register(opened, header, log),
-      onProven: { tcp: (opened, session) => openEgress(opened, session, egress) },
-    });
-  }
-
-  #adminRoutes() {
+  #adminRoutes(): AdminRoutes {
     const { registry } = this.metrics;
     return {
       metrics: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
@@ -287,8 +194,4 @@ export class Parent {
     for (const { usage } of this.#routes.guests.values()) count += usage.flows + usage.inbound;
     return count;
   }
-}
-
-function listening(listener: { address: { host: string; port: number }; close(): Promise<void> }): Listening {
-  return { where: formatTcpAddress(listener.address), close: () => listener.close() };
 }

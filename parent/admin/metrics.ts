@@ -22,6 +22,7 @@ export class ParentMetrics implements EgressObserver, InboundObserver {
   readonly #opens: Counter;
   readonly #refused: Counter;
   readonly #dialSeconds: Histogram;
+  readonly #ended: Counter;
   readonly #reloads: Counter;
   readonly #acceptErrors: Counter;
   /** Bytes of flows that have ended; those of live flows are added when somebody asks. */
@@ -37,6 +38,7 @@ export class ParentMetrics implements EgressObserver, InboundObserver {
     this.#refused = this.#counter('streams_refused_total', 'Streams turned away before they were flows', [
       'reason',
     ]);
+    this.#ended = this.#counter('flows_ended_total', 'Flows that are over, by how they ended', ['end']);
     this.#acceptErrors = new Counter({
       name: `${PREFIX}accept_errors_total`,
       help: 'Clients of forwards that the operating system could not hand over',
@@ -81,6 +83,7 @@ export class ParentMetrics implements EgressObserver, InboundObserver {
 
   onFlowDone(guest: Guest, outcome: FlowOutcome): void {
     if (guest.retired) return;
+    this.#ended.inc({ guest: guest.name, end: outcome.end });
     const ended = this.#endedBytes.get(guest.name) ?? { in: 0, out: 0 };
     ended.in += outcome.sentBytes;
     ended.out += outcome.receivedBytes;
@@ -103,7 +106,7 @@ export class ParentMetrics implements EgressObserver, InboundObserver {
   forget(guest: string): void {
     this.#endedBytes.delete(guest);
     this.#dialSeconds.remove({ guest });
-    for (const metric of [this.#opens, this.#refused]) void removeGuest(metric, guest);
+    for (const metric of [this.#opens, this.#refused, this.#ended]) void removeGuest(metric, guest);
   }
 
   #counter(name: string, help: string, labels: readonly string[]): Counter {

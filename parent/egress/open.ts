@@ -2,7 +2,6 @@ import type { Socket } from 'node:net';
 import { PosternError } from '../../shared/errors.ts';
 import type { FlowOutcome, StartFlow } from '../../shared/flow/flow.ts';
 import type { Logger } from '../../shared/log.ts';
-import type { Stream } from '../../shared/transport/transport.ts';
 import { decodeTcpOpen, type TcpOpen } from '../../shared/wire/open.ts';
 import { encodeReply, type ReplyStatus } from '../../shared/wire/reply.ts';
 import type { Audit } from '../audit.ts';
@@ -33,104 +32,120 @@ export interface EgressOptions {
 }
 
 /** Serves one proven OPEN: quota, guard, dial, answer, splice. Owns the stream. @throws PosternError ERR_WIRE_MALFORMED */
-export async function openEgress(
-  opened: OpenedStream,
-  session: Session,
-  options: EgressOptions,
-): Promise<void> {
-  const { guest, stream, flowId } = opened;
-  const open = decodeTcpOpen(opened.body);
-  const cancel = new AbortController();
-  if (!session.add(flowId, { abort: () => cancel.abort() })) {
-    throw new PosternError('ERR_WIRE_MALFORMED', `flow id ${flowId} is in use`);
-  }
-  const refuse = (status: ReplyStatus): void => {
-    session.remove(flowId);
-    options.observer.onEgressOpen(guest, status);
-    closeWith(stream, status);
-  };
-  const quota = options.draining() ? 'draining' : guest.usage.beginEgress();
-  if (quota !== undefined) {
-    options.audit.say(guest.name, `quota ${quota}`, 'flow over a quota', { quota });
-    return refuse('limit');
-  }
-  const release = (): void => {
-    guest.usage.flows -= 1;
-  };
-  const candidates = permitted(guest, open, options.audit);
-  if (candidates.length === 0) {
-    guest.usage.dials -= 1;
-    release();
-    return refuse('denied');
-  }
-  const outcome = await dialFor(opened, open.port, candidates, cancel, options.observer);
-  if (outcome.kind === 'connected' && !stream.destroyed) {
-    return splice(opened, session, outcome.socket, outcome.addressIndex, options, release);
-  }
-  release();
-  if (outcome.kind === 'failed') return refuse(outcome.failure);
-  session.remove(flowId);
-  if (outcome.kind === 'connected') outcome.socket.destroy();
-  stream.destroy();
-  options.observer.onEgressOpen(guest, 'cancelled');
+export function openEgress(opened: OpenedStream, session: Session, options: EgressOptions): Promise<void> {
+  return new Opening(opened, session, options).run(decodeTcpOpen(opened.body));
 }
 
-/** The addresses that the guard lets the guest reach; the others are written down. */
-function permitted(guest: Guest, open: TcpOpen, audit: Audit): Candidate[] {
-  const candidates: Candidate[] = [];
-  for (const [index, address] of open.addresses.entries()) {
-    const decision = guest.guard.decide('tcp', address, open.port);
-    if (decision.verdict === 'allow') {
-      candidates.push({ address: decision.address ?? address, index });
-    } else {
-      const { reason, rule, special } = decision;
-      const details = { address, port: open.port, protocol: 'tcp', reason, rule, special };
-      audit.say(guest.name, `guard ${address} ${open.port}`, 'destination refused by the guard', details);
+/** One OPEN on its way to being a flow. Until it is one, an abort of the flow cancels the dial. */
+class Opening {
+  readonly #opened: OpenedStream;
+  readonly #session: Session;
+  readonly #options: EgressOptions;
+  readonly #cancel = new AbortController();
+
+  constructor(opened: OpenedStream, session: Session, options: EgressOptions) {
+    this.#opened = opened;
+    this.#session = session;
+    this.#options = options;
+  }
+
+  async run(open: TcpOpen): Promise<void> {
+    const { guest, flowId } = this.#opened;
+    if (!this.#session.add(flowId, { abort: () => this.#cancel.abort() })) {
+      throw new PosternError('ERR_WIRE_MALFORMED', `flow id ${flowId} is in use`);
     }
+    const quota = this.#options.draining() ? 'draining' : guest.usage.beginEgress();
+    if (quota !== undefined) {
+      this.#options.audit.say(guest.name, `quota ${quota}`, 'flow over a quota', { quota });
+      return this.#refuse('limit');
+    }
+    const candidates = this.#permitted(open);
+    const outcome = await this.#dial(candidates, open.port);
+    guest.usage.dials -= 1;
+    this.#settle(outcome);
   }
-  return candidates;
-}
 
-async function dialFor(
-  { guest, stream }: OpenedStream,
-  port: number,
-  candidates: readonly Candidate[],
-  cancel: AbortController,
-  observer: EgressObserver,
-): Promise<DialOutcome> {
-  const startedAt = performance.now();
-  const unwatch = watchGone(stream, () => cancel.abort());
-  const outcome = await dial(candidates, port, cancel.signal);
-  unwatch();
-  guest.usage.dials -= 1;
-  observer.onDialed(guest, (performance.now() - startedAt) / 1000);
-  return outcome;
-}
+  /** The addresses that the guard lets the guest reach; the others are written down. */
+  #permitted({ addresses, port }: TcpOpen): Candidate[] {
+    const { guest } = this.#opened;
+    return addresses.flatMap((address, index) => {
+      const decision = guest.guard.decide('tcp', address, port);
+      if (decision.verdict === 'allow') return [{ address: decision.address ?? address, index }];
+      const { reason, rule, special } = decision;
+      const details = { address, port, protocol: 'tcp', reason, rule, special };
+      this.#options.audit.say(guest.name, `guard ${address} ${port}`, 'destination refused', details);
+      return [];
+    });
+  }
 
-function splice(
-  { guest, stream, flowId }: OpenedStream,
-  session: Session,
-  socket: Socket,
-  addressIndex: number,
-  options: EgressOptions,
-  release: () => void,
-): void {
-  const { limiter } = guest.usage;
-  stream.write(encodeReply('ok', addressIndex));
-  options.observer.onEgressOpen(guest, 'ok');
-  const destination = `${socket.remoteAddress}:${socket.remotePort}`;
-  options.log.debug({ guest: guest.name, flowId, destination }, 'flow opened');
-  const flow = options.startFlow(socket, stream as Stream, {
-    ...(limiter === undefined ? {} : { limiter }),
-    sendReset: () => session.sendReset(flowId),
-    onDone: (outcome) => {
-      session.remove(flowId);
-      guest.flows.delete(flow);
-      release();
-      options.observer.onFlowDone(guest, outcome);
-      options.log.debug({ guest: guest.name, flowId, destination, ...outcome }, 'flow closed');
-    },
-  });
-  guest.flows.add(flow);
-  session.replace(flowId, flow);
+  async #dial(
+    candidates: readonly Candidate[],
+    port: number,
+  ): Promise<DialOutcome | { readonly kind: 'denied' }> {
+    if (candidates.length === 0) return { kind: 'denied' };
+    const { guest, stream } = this.#opened;
+    const startedAt = performance.now();
+    const unwatch = watchGone(stream, () => this.#cancel.abort());
+    const outcome = await dial(candidates, port, this.#cancel.signal);
+    unwatch();
+    this.#options.observer.onDialed(guest, (performance.now() - startedAt) / 1000);
+    if (outcome.kind === 'failed') {
+      const addresses = candidates.map(({ address }) => address);
+      this.#options.log.debug(
+        { guest: guest.name, addresses, port, failure: outcome.failure },
+        'dial failed',
+      );
+    }
+    return outcome;
+  }
+
+  #settle(outcome: DialOutcome | { readonly kind: 'denied' }): void {
+    const connected = outcome.kind === 'connected' ? outcome : undefined;
+    if (connected !== undefined && !this.#opened.stream.destroyed) {
+      this.#splice(connected.socket, connected.addressIndex);
+      return;
+    }
+    connected?.socket.destroy();
+    this.#opened.guest.usage.flows -= 1;
+    if (outcome.kind === 'denied') this.#refuse('denied');
+    else if (outcome.kind === 'failed') this.#refuse(outcome.failure);
+    else this.#giveUp();
+  }
+
+  #giveUp(): void {
+    const { guest, stream, flowId } = this.#opened;
+    this.#session.remove(flowId);
+    this.#options.observer.onEgressOpen(guest, 'cancelled');
+    stream.destroy();
+  }
+
+  #refuse(status: ReplyStatus): void {
+    const { guest, stream, flowId } = this.#opened;
+    this.#session.remove(flowId);
+    this.#options.observer.onEgressOpen(guest, status);
+    closeWith(stream, status);
+  }
+
+  #splice(socket: Socket, addressIndex: number): void {
+    const { guest, stream, flowId } = this.#opened;
+    const { observer, log, startFlow } = this.#options;
+    const { limiter } = guest.usage;
+    const about = { guest: guest.name, flowId, destination: `${socket.remoteAddress} ${socket.remotePort}` };
+    stream.write(encodeReply('ok', addressIndex));
+    observer.onEgressOpen(guest, 'ok');
+    log.debug(about, 'flow opened');
+    const flow = startFlow(socket, stream, {
+      ...(limiter === undefined ? {} : { limiter }),
+      sendReset: () => this.#session.sendReset(flowId),
+      onDone: (outcome) => {
+        this.#session.remove(flowId);
+        guest.flows.delete(flow);
+        guest.usage.flows -= 1;
+        observer.onFlowDone(guest, outcome);
+        log.debug({ ...about, ...outcome }, 'flow closed');
+      },
+    });
+    guest.flows.add(flow);
+    this.#session.replace(flowId, flow);
+  }
 }

@@ -58,11 +58,17 @@ export class Gate {
     }
   }
 
-  /** Answers with the error's status, closes, and writes it down. */
-  refuse(guestName: string, stream: Stream, error: PosternError): void {
+  /**
+   * Answers with the error's status, closes, and writes it down.
+   * @param who tells refusals apart that are said once a window; the guest's name does by itself when it has one
+   */
+  refuse(guestName: string, stream: Stream, error: PosternError, who = ''): void {
     const reason = REASONS[error.code] ?? 'malformed';
     this.#options.onRefused(guestName, reason);
-    this.#options.audit.say(guestName, reason, 'stream refused', { reason, detail: error.message });
+    this.#options.audit.say(guestName, `${reason} ${who}`, 'stream refused', {
+      reason,
+      detail: error.message,
+    });
     closeWith(stream, statusOfError(error.code) ?? STATUS_OF_REASON[reason] ?? 'malformed');
   }
 

@@ -22,8 +22,11 @@ export async function register(
   }
   const version = negotiateVersion(hello);
   await guest.slot.claim(hello.key);
-  // It may have closed while the claim was written; its key is remembered all the same.
-  if (stream.destroyed) return guest.slot.vacate();
+  // It may have closed while the claim was written, or the guest may be gone; its key is remembered all the same.
+  if (stream.destroyed || guest.retired) {
+    stream.destroy();
+    return guest.slot.vacate();
+  }
   const session: Session = new Session(stream, hello.key, version, {
     onGoaway: (deadlineMs) => log.info({ guest: guest.name, deadlineMs }, 'guest drains'),
     onLost: (reason) => forget(guest, reason, log),

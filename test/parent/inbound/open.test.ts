@@ -56,7 +56,7 @@ test('takes a client to the guest, tells it who that is, and logs it', async (t)
     local: { address: '127.0.0.1', port: portOf(started, 'guests.web.forwards[0]') },
   });
   const line = started.lines.find(({ msg }) => msg === 'inbound flow');
-  assert.equal(line?.['client'], `127.0.0.1:${localPort}`);
+  assert.equal(line?.['client'], `127.0.0.1 ${localPort}`);
   await until(() => started.parent.guest('web')?.usage.inbound === 0, 'the flow is counted out');
 });
 
