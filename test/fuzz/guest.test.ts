@@ -1,0 +1,257 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import { encode } from 'dns-packet';
+import ipaddr from 'ipaddr.js';
+import { readServerName } from '../../guest/flow/server-name.ts';
+import { encodeProxyV2 } from '../../guest/inbound/proxy-v2.ts';
+import { parseAbsoluteUri, parseAuthority } from '../../guest/proxy/authority.ts';
+import { endToEndHeaders } from '../../guest/proxy/http-headers.ts';
+import { parseLoopback } from '../../guest/proxy/loopback.ts';
+import { ADDRESSES_MAX_COUNT, CHAIN_MAX_LINKS, parseAnswer } from '../../guest/resolve/answer.ts';
+import { connectStream } from '../../shared/transport/connect.ts';
+import { encodeStreamHeader } from '../../shared/wire/header.ts';
+import { encodeInboundOpen } from '../../shared/wire/open.ts';
+import { connectTcp, listenTcp, readAll, startFixture } from '../guest/agent-fixture.ts';
+import { socksRequest } from '../guest/socks-client.ts';
+import { converse } from '../guest/socks-conversation.ts';
+import { fuzzDecoder, fuzzRounds, fuzzSeed, mutate, SeededRandom } from './fuzz.ts';
+
+const ROUNDS = fuzzRounds(5_000);
+
+/** Cut into pieces of random length. */
+function cut(bytes: Buffer, random: SeededRandom): Buffer[] {
+  const pieces: Buffer[] = [];
+  for (let offset = 0; offset < bytes.length; ) {
+    const length = 1 + random.below(9);
+    pieces.push(bytes.subarray(offset, offset + length));
+    offset += length;
+  }
+  return pieces;
+}
+
+/** The whole handshake read in one go, the way RFC 1928 writes it down. */
+function naiveSocks(bytes: Buffer): string {
+  const count = bytes[1] ?? 0;
+  if (bytes.length > 0 && bytes[0] !== 5) return 'close';
+  if (bytes.length < 2 + count || bytes.length < 2) return 'more';
+  if (!bytes.subarray(2, 2 + count).includes(0)) return 'close';
+  const request = bytes.subarray(2 + count);
+  if (request.length === 0) return 'more';
+  if (request[0] !== 5) return 'close';
+  if (request.length < 4) return 'more';
+  if (request[2] !== 0 || ![1, 2, 3].includes(request[1] ?? 0)) return 'close';
+  if (![1, 3, 4].includes(request[3] ?? 0)) return 'close';
+  if (request[3] === 3 && request.length < 5) return 'more';
+  const length = { 1: 4, 3: 1 + (request[4] ?? 0), 4: 16 }[request[3] ?? 0] ?? 0;
+  return request.length < 4 + length + 2 ? 'more' : `request ${request.readUInt16BE(4 + length)}`;
+}
+
+test('SOCKS5: pieces make no difference, and a naive twin agrees', () => {
+  const corpus = ['192.0.2.7', '2001:db8::7', 'example.com', 'a'.repeat(255)].map((host) =>
+    socksRequest(host, 443),
+  );
+  corpus.push(
+    Buffer.from('0502000105010001c0000207005047455420', 'hex'),
+    Buffer.from('GET / HTTP/1.1\r\n\r\n'),
+  );
+  fuzzDecoder('socks5', corpus, ROUNDS, (bytes, random) => {
+    const whole = converse([bytes]);
+    assert.deepEqual(converse(cut(bytes, random)), whole);
+    const { last } = whole;
+    assert.equal(last.kind === 'request' ? `request ${last.request.port}` : last.kind, naiveSocks(bytes));
+    if (last.kind === 'request') assert.ok(last.request.host.length <= 255);
+  });
+});
+
+const HELLO = Buffer.from(
+  '1603010077010000730303' +
+    '11'.repeat(32) +
+    '00' +
+    '0006130113021303' +
+    '0100' +
+    '0044' +
+    '0000001400120000 0f6170692e6578616d706c652e636f6d'.replace(' ', '') +
+    '002b0003020304' +
+    '000a00040002001d' +
+    '0033001a0018001d0014' +
+    '22'.repeat(20),
+  'hex',
+);
+
+test('ClientHello: total, and more bytes never change a name that was read', () => {
+  assert.deepEqual(readServerName(fixLengths(HELLO)), { kind: 'hello', name: 'api.example.com' });
+  fuzzDecoder('client-hello', [fixLengths(HELLO), HELLO], ROUNDS, (bytes, random) => {
+    const whole = readServerName(bytes);
+    const part = readServerName(bytes.subarray(0, random.below(bytes.length + 1)));
+    if (part.kind !== 'more') assert.deepEqual(part, whole);
+  });
+});
+
+/** Sets the record, handshake and extension lengths to what is there. */
+function fixLengths(hello: Buffer): Buffer {
+  const bytes = Buffer.from(hello);
+  bytes.writeUInt16BE(bytes.length - 5, 3);
+  bytes.writeUIntBE(bytes.length - 9, 6, 3);
+  const extensions = 5 + 4 + 2 + 32 + 1 + 8 + 2;
+  bytes.writeUInt16BE(bytes.length - extensions - 2, extensions);
+  return bytes;
+}
+
+test('DNS answers: coded errors only, bounded results, canonical addresses', () => {
+  const question = { id: 7, name: 'api.example.com', type: 'A' } as const;
+  const questions = [{ name: question.name, type: 'A', class: 'IN' }] as const;
+  const corpus = [
+    encode({
+      type: 'response',
+      id: 7,
+      questions: [...questions],
+      answers: [{ type: 'A', name: question.name, ttl: 60, data: '192.0.2.7' }],
+    }),
+    encode({
+      type: 'response',
+      id: 7,
+      questions: [...questions],
+      answers: [
+        { type: 'CNAME', name: question.name, ttl: 60, data: 'x.example.net' },
+        { type: 'A', name: 'x.example.net', ttl: 60, data: '192.0.2.8' },
+        { type: 'TXT', name: 'x.example.net', ttl: 60, data: 'text' },
+      ],
+    }),
+  ];
+  fuzzDecoder(
+    'dns',
+    corpus,
+    ROUNDS,
+    (bytes) => parseAnswer(bytes, question),
+    (answer) => {
+      if (answer.kind !== 'addresses') return;
+      assert.ok(answer.addresses.length <= ADDRESSES_MAX_COUNT && answer.chain.length <= CHAIN_MAX_LINKS + 1);
+      for (const { address, ttlSeconds } of answer.addresses) {
+        assert.equal(ipaddr.parse(address).toString(), address);
+        assert.ok(ttlSeconds >= 0);
+      }
+    },
+  );
+});
+
+test('request targets and listener addresses: what is accepted is one host and one port', () => {
+  const corpus = [
+    'http://example.com:80/a?b',
+    'http://[2001:db8::7]/',
+    'example.com:443',
+    '[::1]:8080',
+    '127.0.0.1:1080',
+  ];
+  const buffers = corpus.map((text) => Buffer.from(text));
+  fuzzDecoder('targets', buffers, ROUNDS, (bytes) => {
+    const text = bytes.toString('latin1');
+    for (const authority of [parseAuthority(text), parseAbsoluteUri(text, 'GET')]) {
+      if (authority === undefined) continue;
+      assert.match(authority.host, /^[^\s/?#@[\]\\]+$/);
+      assert.ok(authority.port >= 1 && authority.port <= 65_535);
+    }
+    const uri = parseAbsoluteUri(text, 'GET');
+    if (uri !== undefined) assert.match(uri.path, /^\/[^\s#]*$/);
+    const loopback = parseLoopback(text);
+    if (loopback !== undefined) assert.equal(ipaddr.parse(loopback.host).range(), 'loopback');
+  });
+});
+
+test('headers: whatever Connection names, framing and Host stay', () => {
+  const random = new SeededRandom(fuzzSeed());
+  const names = [
+    'Host',
+    'Content-Length',
+    'X-A',
+    'TE',
+    'Upgrade',
+    'Keep-Alive',
+    'Connection',
+    'Proxy-Authorization',
+  ];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const raw = Array.from({ length: random.below(8) }, () => random.pick(names)).flatMap((name) => [
+      name,
+      name === 'Connection' ? `${random.pick(names)}, ${random.pick(names)}` : 'v',
+    ]);
+    const kept = endToEndHeaders(raw).filter((_, index) => index % 2 === 0);
+    const given = raw.filter((_, index) => index % 2 === 0);
+    for (const name of ['Host', 'Content-Length']) {
+      assert.equal(
+        kept.filter((found) => found === name).length,
+        given.filter((found) => found === name).length,
+      );
+    }
+    for (const name of ['TE', 'Upgrade', 'Keep-Alive', 'Connection', 'Proxy-Authorization'])
+      assert.ok(!kept.includes(name));
+  }
+});
+
+test('PROXY v2: a naive reader reads what was written', () => {
+  const random = new SeededRandom(fuzzSeed());
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const endpoint = () => ({
+      address: ipaddr.fromByteArray([...random.bytes(random.pick([4, 16]))]).toString(),
+      port: random.below(65_536),
+    });
+    const client = endpoint();
+    const local = endpoint();
+    const bytes = encodeProxyV2(client, local);
+    const size = bytes[13] === 0x11 ? 4 : 16;
+    assert.equal(bytes.readUInt16BE(14), 2 * size + 4);
+    assert.equal(bytes.length, 16 + 2 * size + 4);
+    const at = (offset: number) =>
+      ipaddr.process(ipaddr.fromByteArray([...bytes.subarray(offset, offset + size)]).toString());
+    assert.equal(at(16).toString(), ipaddr.process(client.address).toString());
+    assert.equal(at(16 + size).toString(), ipaddr.process(local.address).toString());
+    assert.deepEqual(
+      [bytes.readUInt16BE(16 + 2 * size), bytes.readUInt16BE(18 + 2 * size)],
+      [client.port, local.port],
+    );
+  }
+});
+
+test('the agent’s listeners live through mutated streams, and keep nothing', async (t) => {
+  const seed = fuzzSeed();
+  const random = new SeededRandom(seed);
+  t.diagnostic(`SEED=${seed}`);
+  const workload = await listenTcp((socket) => socket.pipe(socket));
+  const policy = `egress: {allow: [{ip: 192.0.2.7, ports: 80}]}\ningress: [{port: 80, to: "127.0.0.1:${workload.port}"}]`;
+  const fixture = await startFixture({ policy });
+  fixture.parent.route('192.0.2.7', 80, workload.server);
+  const key = fixture.parent.hellos[0]?.key ?? Buffer.alloc(32);
+  const open = {
+    servicePort: 80,
+    client: { address: '203.0.113.7', port: 1 },
+    local: { address: '198.51.100.1', port: 80 },
+  };
+  const inbound = [encodeStreamHeader('inbound', 1, encodeInboundOpen(open), key)];
+  const http = [
+    'CONNECT 192.0.2.7:80 HTTP/1.1\r\nHost: x\r\n\r\nabc',
+    'GET http://192.0.2.7/ HTTP/1.1\r\nHost: x\r\n\r\n',
+  ];
+  for (let round = 0; round < fuzzRounds(60); round += 1) {
+    const streams = [
+      await connectStream({ kind: 'unix', path: fixture.inboundPath }),
+      await connectTcp(fixture.socksPort),
+      await connectTcp(fixture.httpPort, '::1'),
+    ];
+    const inputs = [inbound, [socksRequest('192.0.2.7', 80)], http.map((text) => Buffer.from(text))];
+    await Promise.all(
+      streams.map(async (stream, index) => {
+        stream.on('error', () => {});
+        stream.end(mutate(random, inputs[index] ?? []));
+        stream.resume();
+        if (!stream.closed) await once(stream, 'close');
+      }),
+    );
+  }
+  while (fixture.agent.report().flows.count > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const { stream, status } = await fixture.parent.openInbound(fixture.inboundPath, 80, { flowId: 9_999 });
+  assert.equal(status, 'ok');
+  stream.end('alive');
+  assert.equal((await readAll(stream)).bytes.toString(), 'alive');
+  await fixture.close();
+  workload.close();
+});
