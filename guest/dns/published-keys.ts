@@ -43,6 +43,7 @@ export function matchDs(
   const matches: ZoneKey[] = [];
   const ring = new KeyRing(keys);
   let tried = 0;
+  let isCrowded = false;
   for (const ds of records) {
     const alike = ring.find(ds.algorithm, ds.keyTag);
     if (alike.length === 0) continue;
@@ -51,9 +52,13 @@ export function matchDs(
       throw overLimit(`more than ${dsPerZone} DS records of ${name}`);
     }
     tried += 1;
+    isCrowded ||= alike.length > keysPerTag;
     for (const key of alike.slice(0, keysPerTag)) {
       if (!matches.includes(key) && dsMatches(ds, name, key)) matches.push(key);
     }
+  }
+  if (isCrowded && matches.length === 0) {
+    throw overLimit(`more than ${keysPerTag} keys of ${name} with the tag of its DS`);
   }
   return matches;
 }
