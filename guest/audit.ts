@@ -1,7 +1,7 @@
 import { type Logger, LogRateLimiter } from '../shared/log.ts';
 import type { FlowLabels, LiveFlow } from './flow/flow-table.ts';
 
-/** The names of everything that the agent reports, for whoever reads its log by program. Closed: `docs/operations.md`. */
+/** The names of everything that the agent reports, for whoever reads its log by program. The set is closed. */
 export const EVENTS = [
   'agent.up',
   'agent.stopping',
@@ -51,6 +51,34 @@ export interface AuditTotals {
 /** Reason codes counted apart; the sets of codes are closed and smaller than this. */
 const REASONS_MAX_COUNT = 64;
 
+/** Lines about flows that the log gets in one window; a console of an enclave is slow, and a scan is endless. */
+const LINES_MAX_COUNT = 200;
+const LINES_WINDOW_MS = 10_000;
+
+/** So many lines a window, whatever they are about. */
+class LineBudget {
+  #since = Number.NEGATIVE_INFINITY;
+  #count = 0;
+  #unsaid = 0;
+
+  /** Whether a line may be written, and how many were not since the last one. */
+  take(): { readonly unsaid: number } | undefined {
+    const now = performance.now();
+    if (now - this.#since >= LINES_WINDOW_MS) {
+      this.#since = now;
+      this.#count = 0;
+    }
+    this.#count += 1;
+    if (this.#count > LINES_MAX_COUNT) {
+      this.#unsaid += 1;
+      return undefined;
+    }
+    const unsaid = this.#unsaid;
+    this.#unsaid = 0;
+    return { unsaid };
+  }
+}
+
 /** Counts what happens to flows and writes it to the log; what a peer can repeat at will is said once a window. */
 export class Audit {
   readonly totals: AuditTotals = {
@@ -65,6 +93,7 @@ export class Audit {
   readonly refusedBy = new Map<string, number>();
   readonly #logger: Logger;
   readonly #limiter: LogRateLimiter;
+  readonly #budget = new LineBudget();
 
   constructor(logger: Logger, limiter = new LogRateLimiter()) {
     this.#logger = logger;
@@ -85,8 +114,10 @@ export class Audit {
     this.totals.closed += 1;
     this.totals.sentBytes += sentBytes;
     this.totals.receivedBytes += receivedBytes;
+    const line = this.#budget.take();
+    if (line === undefined) return;
     const seconds = (Date.now() - flow.startedAt.getTime()) / 1000;
-    const fields = { flowId, ...labels, end, sentBytes, receivedBytes, seconds };
+    const fields = { flowId, ...labels, end, sentBytes, receivedBytes, seconds, ...line };
     this.#logger.info({ event: 'flow.closed' satisfies EventName, ...fields }, 'flow closed');
   }
 
@@ -120,6 +151,7 @@ export class Audit {
   #once(level: 'warn', event: EventName, message: string, record: RefusalRecord): void {
     const suppressed = this.#limiter.allow(`${event} ${record.destination} ${record.port} ${record.reason}`);
     if (suppressed === undefined) return;
-    this.event(level, event, message, { ...record, suppressed });
+    const line = this.#budget.take();
+    if (line !== undefined) this.event(level, event, message, { ...record, suppressed, ...line });
   }
 }
