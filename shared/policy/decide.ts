@@ -1,19 +1,11 @@
-import { canonicalAddress, formatAddress, type IpAddress, parseAddress } from './address.ts';
+import { formatAddress, type IpAddress } from './address.ts';
 import type { CompiledPolicy } from './compile.ts';
-import { canonicalName, isNumericSpelling } from './name.ts';
+import { canonicalName } from './name.ts';
 import { ANY_MODE, MODE_MASK, NO_RULE } from './port-table.ts';
-import { isPort } from './ports.ts';
 import type { AllowReason, DenyReason } from './reasons.ts';
 import { embeddedAddresses, type SpecialKind, specialOf } from './special.ts';
-import {
-  type Destination,
-  DNSSEC_STATES,
-  type DnssecState,
-  type EgressRule,
-  type LeaseView,
-  PROTOCOLS,
-  type Protocol,
-} from './types.ts';
+import { readTarget, type Target } from './target.ts';
+import type { Destination, DnssecState, EgressRule, LeaseView } from './types.ts';
 
 export interface Allowed {
   readonly verdict: 'allow';
@@ -42,17 +34,6 @@ export interface Denied {
 
 export type Decision = Allowed | Denied;
 
-/** A destination in its one spelling. */
-interface Target {
-  readonly protocol: Protocol;
-  /** 0 for ICMP. */
-  readonly port: number;
-  readonly name?: string;
-  readonly address?: IpAddress;
-  readonly addressText?: string;
-  readonly dnssec?: DnssecState;
-}
-
 /**
  * The one decision that every way out of the guest ends in. Pure and total: any destination gets an answer, the same
  * one for the same policy and leases; nothing is allowed but by a rule; deny rules win.
@@ -62,45 +43,11 @@ interface Target {
  */
 export function decide(policy: CompiledPolicy, destination: Destination, leases?: LeaseView): Decision {
   const target = readTarget(destination);
-  if ('verdict' in target) return target;
+  if ('refused' in target) return { verdict: 'deny', reason: target.refused };
   const denied = denyByRule(policy, target);
   if (denied !== undefined) return denied;
   if (target.name !== undefined) return decideName(policy, target, target.name);
   return decideAddress(policy, target, leases);
-}
-
-function readTarget(destination: Destination): Target | Denied {
-  const { protocol, dnssec } = destination;
-  if (!PROTOCOLS.includes(protocol)) return { verdict: 'deny', reason: 'invalid-destination' };
-  if (dnssec !== undefined && !DNSSEC_STATES.includes(dnssec)) {
-    return { verdict: 'deny', reason: 'invalid-destination' };
-  }
-  const port = protocol === 'icmp' ? 0 : destination.port;
-  if (protocol !== 'icmp' && !isPort(port)) return { verdict: 'deny', reason: 'invalid-port' };
-  const named = destination.name;
-  const name = named === undefined ? undefined : canonicalName(named);
-  if (named !== undefined && name === undefined) {
-    return { verdict: 'deny', reason: isNumericSpelling(named) ? 'numeric-spelling' : 'invalid-name' };
-  }
-  const text = destination.address;
-  if (text === undefined) {
-    if (name === undefined) return { verdict: 'deny', reason: 'invalid-destination' };
-    return { protocol, port, name, ...(dnssec === undefined ? {} : { dnssec }) };
-  }
-  const parsed = parseAddress(text);
-  if (parsed === undefined) {
-    return { verdict: 'deny', reason: isNumericSpelling(text) ? 'numeric-spelling' : 'invalid-address' };
-  }
-  const address = canonicalAddress(parsed);
-  const addressText = parsed.family === 4 ? text : formatAddress(address);
-  return {
-    protocol,
-    port,
-    address,
-    addressText,
-    ...(name === undefined ? {} : { name }),
-    ...(dnssec === undefined ? {} : { dnssec }),
-  };
 }
 
 function denyByRule({ deny }: CompiledPolicy, target: Target): Denied | undefined {

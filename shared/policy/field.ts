@@ -30,27 +30,51 @@ function issueInfo(value: unknown, message: string, at: number | undefined) {
   return { message, input: list[at], path: [item] satisfies [v.IssuePathItem] };
 }
 
+/** An entry with its place in the list, undefined where the entry stands alone. */
+export interface Read<T> {
+  readonly value: T;
+  readonly at: number | undefined;
+}
+
 /** Reads one entry or a list of one or more; entries that `one` refuses (undefined) are reported with `expected`. */
 export function readList<T>(
   value: unknown,
   expected: string,
   report: Report,
   one: (entry: unknown, complain: (expected: string) => void) => T | undefined,
-): T[] {
-  const found: T[] = [];
+): Read<T>[] {
+  const found: Read<T>[] = [];
   const read = (entry: unknown, at?: number): void => {
     let said = false;
     const result = one(entry, (message) => {
       said = true;
       report(message, at);
     });
-    if (result !== undefined) found.push(result);
+    if (result !== undefined) found.push({ value: result, at });
     else if (!said) report(expected, at);
   };
   if (!Array.isArray(value)) read(value);
   else if (value.length === 0) report(`${expected}, at least one`);
   else for (const [index, entry] of value.entries()) read(entry, index);
   return found;
+}
+
+/** What has a spelling of its own. */
+export interface Keyed<T> {
+  readonly key: string;
+  readonly entry: T;
+}
+
+/** The entries sorted by key; one that stands twice is reported with the place of the first. */
+export function distinct<T>(entries: readonly Read<Keyed<T>>[], report: Report): T[] {
+  const first = new Map<string, Read<Keyed<T>>>();
+  for (const read of entries) {
+    const { key } = read.value;
+    const earlier = first.get(key);
+    if (earlier === undefined) first.set(key, read);
+    else report(`no entry twice: ${key} stands in this list already, at [${earlier.at}]`, read.at);
+  }
+  return [...first].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, { value }]) => value.entry);
 }
 
 /** One of a few words. */

@@ -2,7 +2,8 @@ import * as v from 'valibot';
 import { parseConfig, readConfig } from '../config/load.ts';
 import type { Problem } from '../errors.ts';
 import { policyConflicts } from './conflicts.ts';
-import { type IngressBody, ingressSchema, type RuleBody, ruleSchema } from './schema.ts';
+import { type IngressBody, ingressSchema } from './ingress-schema.ts';
+import { type RuleBody, ruleSchema } from './schema.ts';
 import type { Egress, IngressRule, Policy } from './types.ts';
 
 function egressOf(path: string, rules: { allow: readonly RuleBody[]; deny: readonly RuleBody[] }): Egress {

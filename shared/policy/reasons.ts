@@ -33,3 +33,13 @@ export const INGRESS_REASONS = {
   'source-not-allowed': 'the ingress entry does not list the client’s address in from',
 } as const;
 export type IngressReason = keyof typeof INGRESS_REASONS;
+
+/** Why a flow under `tls: sni` is ended at its first bytes. */
+export const SNI_REASONS = {
+  'sni-not-tls': 'the first bytes are not TLS',
+  'sni-malformed': 'the first bytes are no well-formed ClientHello, or one of more than 32 KiB',
+  'sni-missing': 'the ClientHello names no server',
+  'sni-other-name': 'the ClientHello names another server',
+  'sni-encrypted': 'the ClientHello hides the name that counts (Encrypted Client Hello)',
+} as const;
+export type SniReason = keyof typeof SNI_REASONS;

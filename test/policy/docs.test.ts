@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { parsePolicy } from '../../shared/policy/policy.ts';
-import { ALLOW_REASONS, DENY_REASONS, INGRESS_REASONS } from '../../shared/policy/reasons.ts';
+import { ALLOW_REASONS, DENY_REASONS, INGRESS_REASONS, SNI_REASONS } from '../../shared/policy/reasons.ts';
 import { specialKindOf } from '../../shared/policy/special.ts';
 
 const PAGE = readFileSync(new URL('../../docs/policy.md', import.meta.url), 'utf8');
@@ -15,7 +15,7 @@ function rowsOf(heading: string): string[][] {
 }
 
 test('the page lists the reasons of the code, in its words', () => {
-  const reasons = { ...DENY_REASONS, ...ALLOW_REASONS, ...INGRESS_REASONS };
+  const reasons = { ...DENY_REASONS, ...ALLOW_REASONS, ...INGRESS_REASONS, ...SNI_REASONS };
   assert.deepEqual(Object.fromEntries(rowsOf('## Reasons')), reasons);
 });
 
