@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -28,6 +28,7 @@ import {
 import { unixSocketAddress } from '../../shared/transport/socket-file.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 
+const CONNECT_MODULE = join(import.meta.dirname, '../../shared/transport/connect.ts');
 const folder = mkdtempSync(join(tmpdir(), 'postern-unix-'));
 after(() => rmSync(folder, { recursive: true }));
 
@@ -42,6 +43,14 @@ async function readAll(stream: Stream): Promise<string> {
   const pieces: Buffer[] = await stream.toArray();
   stream.destroy();
   return Buffer.concat(pieces).toString();
+}
+
+/** What comes first: the bytes, or undefined for the end. */
+function firstPiece(stream: Stream): Promise<Buffer | undefined> {
+  return new Promise((resolve) => {
+    stream.once('data', resolve).once('end', () => resolve(undefined));
+    stream.on('error', () => resolve(undefined));
+  });
 }
 
 /** A socket file whose process is gone. */
@@ -166,7 +175,7 @@ test('a full backlog is waited for', async () => {
 
 test('a handler that throws loses its stream, and the listener goes on', async () => {
   const program = `
-    import { connectStream, listenStream } from ${JSON.stringify(join(import.meta.dirname, '../../shared/transport/connect.ts'))};
+    import { connectStream, listenStream } from ${JSON.stringify(CONNECT_MODULE)};
     const address = { kind: 'unix', path: ${JSON.stringify(at('throws.sock').path)} };
     let accepted = 0;
     process.on('uncaughtException', (error) => console.log(error.message));
@@ -180,6 +189,31 @@ test('a handler that throws loses its stream, and the listener goes on', async (
     process.exit();`;
   const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
   assert.deepEqual(output.trim().split('\n').sort(), ['0', 'a bug', 'well']);
+});
+
+test('a listener out of descriptors sheds what it cannot hold, and accepts again once it can', async () => {
+  const address = at('shed.sock');
+  const program = `
+    import { listenStream } from ${JSON.stringify(CONNECT_MODULE)};
+    const address = { kind: 'unix', path: ${JSON.stringify(address.path)} };
+    await listenStream(address, (stream) => stream.on('error', () => stream.destroy()).on('end', () => stream.end()).resume().write('in'));
+    console.log('listening');`;
+  const command = `ulimit -n 60 && exec ${process.execPath} --input-type=module -e "$0"`;
+  const child = spawn('sh', ['-c', command, program], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  const streams = await Promise.all(Array.from({ length: 200 }, () => connectStream(address)));
+  // Each is either served or closed: none is left hanging.
+  const firsts = await Promise.all(streams.map(async (stream) => String(await firstPiece(stream))));
+  const served = firsts.filter((first) => first === 'in').length;
+  assert.ok(served > 0 && served < 60, `${served} streams were served`);
+  for (const stream of streams) stream.destroy();
+  for (let first: unknown; String(first) !== 'in'; ) {
+    const stream = await connectStream(address);
+    first = await firstPiece(stream);
+    stream.destroy();
+  }
+  child.kill('SIGKILL');
+  await once(child, 'exit');
 });
 
 test('threads accept on one listening descriptor', async () => {

@@ -40,7 +40,7 @@ function unpackKernel(): string {
     const root = join(work, 'root');
     execFileSync('dpkg', ['-x', archive, root], { cwd: work });
     const version = readdirSync(join(root, 'lib/modules'))[0] ?? '';
-    execFileSync('depmod', ['-b', root, version]);
+    execFileSync('/sbin/depmod', ['-b', root, version]);
     const folder = basename(archive, '.deb');
     if (!existsSync(join(CACHE, folder))) renameSync(root, join(CACHE, folder));
     return folder;
