@@ -25,7 +25,7 @@ export async function checkRoot(path: string): Promise<string> {
 }
 
 /**
- * Empties it, and tries in it what the store depends on.
+ * Removes what dead processes left in it, and tries in it what the store depends on.
  * @throws PosternError ERR_STORE_UNSUITABLE
  */
 export async function prepareTemporaryFolder(folder: string): Promise<void> {
@@ -34,11 +34,26 @@ export async function prepareTemporaryFolder(folder: string): Promise<void> {
       if (errnoOf(error) !== 'EEXIST') throw error;
     });
     if ((await realpath(folder)) !== folder) throw unsuitable(`${folder}: a symbolic link`);
-    for (const name of await readdir(folder)) await unlink(`${folder}/${name}`);
+    for (const name of await readdir(folder)) {
+      if (isLeftOver(name)) await unlink(`${folder}/${name}`);
+    }
     await tryFileSystem(folder);
   } catch (error) {
     if (error instanceof PosternError) throw error;
     throw unsuitable(`${folder}: ${errnoOf(error) ?? String(error)}`, error);
+  }
+}
+
+/** Temporary files begin with the id of their process. One of this id cannot be this process's: it has made none yet. */
+function isLeftOver(name: string): boolean {
+  const pid = Number.parseInt(name, 10);
+  if (!(pid > 0) || pid === process.pid) return true;
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    // EPERM: somebody else's process lives under that id.
+    return errnoOf(error) === 'ESRCH';
   }
 }
 

@@ -32,9 +32,12 @@ describe('directory store', () => {
     const root = await newFolder();
     const first = await openDirectoryStore(root);
     await first.putIfAbsent('v/a', Buffer.from('kept'));
-    await writeFile(`${root}/%tmp/4711-1-abc`, 'half an object');
+    await writeFile(`${root}/%tmp/${process.pid}-1-abc`, 'of a process that had the id before');
+    await writeFile(`${root}/%tmp/4194305-1-abc`, 'of a process with an id that none has');
+    await writeFile(`${root}/%tmp/abc`, 'of nobody');
+    await writeFile(`${root}/%tmp/${process.ppid}-1-abc`, 'of a process that lives');
     const second = await openDirectoryStore(root);
-    assert.deepEqual(await readdir(`${root}/%tmp`), []);
+    assert.deepEqual(await readdir(`${root}/%tmp`), [`${process.ppid}-1-abc`]);
     assert.equal(String(await second.get('v/a')), 'kept');
     assert.deepEqual((await second.list('')).objects, [{ key: 'v/a', sizeBytes: 4 }]);
   });
