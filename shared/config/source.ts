@@ -33,7 +33,7 @@ export interface Source {
 export function parseSource(text: string): Source {
   const counter = new LineCounter();
   try {
-    // The parser's own search for repeated keys is quadratic; repeatedKeys is not.
+    // The parser's own search for repeated keys is quadratic; ours is not.
     const options = { lineCounter: counter, prettyErrors: false, uniqueKeys: false };
     return readDocument(parseDocument(text, options), counter);
   } catch (error) {
@@ -50,10 +50,11 @@ function readDocument(document: Document.Parsed, counter: LineCounter): Source {
     return offset === undefined ? undefined : counter.linePos(offset).line;
   };
   const syntax = [...document.errors, ...document.warnings].map((error) => syntaxProblem(error, counter));
-  syntax.push(...aliasProblems(document, counter), ...collectionKeys(document, counter));
+  const { fatal, repeated } = inspect(document, counter);
+  syntax.push(...fatal);
   if (syntax.length > 0) return { value: undefined, problems: syntax, readable: false, lineOf };
   const value: unknown = document.toJS({ maxAliasCount: ALIASES_MAX });
-  return { value, problems: repeatedKeys(document, counter), readable: true, lineOf };
+  return { value, problems: repeated, readable: true, lineOf };
 }
 
 function syntaxProblem(error: YAMLError, counter: LineCounter): Problem {
@@ -61,62 +62,55 @@ function syntaxProblem(error: YAMLError, counter: LineCounter): Problem {
   return { path: '', found: error.message, expected: 'well-formed YAML or JSON', line };
 }
 
-/** A star without quotes is an alias to YAML: where nothing has its name, a pattern was meant. */
-function aliasProblems(document: Document.Parsed, counter: LineCounter): Problem[] {
-  const problems: Problem[] = [];
-  let count = 0;
+/** What the parser takes and we do not, found in one walk. */
+function inspect(document: Document.Parsed, counter: LineCounter): { fatal: Problem[]; repeated: Problem[] } {
+  const fatal: Problem[] = [];
+  const repeated: Problem[] = [];
+  const lineAt = (node: unknown): number => counter.linePos(startOf(node) ?? 0).line;
+  let aliases = 0;
   visit(document, {
     Alias: (_, alias) => {
-      count += 1;
-      if (count > ALIASES_MAX) return visit.BREAK;
-      if (alias.resolve(document) !== undefined) return undefined;
-      const line = counter.linePos(alias.range?.[0] ?? 0).line;
+      aliases += 1;
+      if (aliases === ALIASES_MAX + 1) {
+        fatal.push({ path: '', found: 'more', expected: `at most ${ALIASES_MAX} YAML aliases` });
+      }
+      if (aliases > ALIASES_MAX || alias.resolve(document) !== undefined) return;
+      // A star without quotes is an alias to YAML: where nothing has its name, a pattern was meant.
       const expected = `quotes around what starts with a star: "*${alias.source}"`;
-      problems.push({ path: '', found: `*${alias.source}`, expected, line });
-      return undefined;
+      fatal.push({ path: '', found: `*${alias.source}`, expected, line: lineAt(alias) });
+    },
+    Map: (_, map, ancestors) => {
+      for (const { key } of map.items.filter((pair) => isMap(pair.key) || isSeq(pair.key))) {
+        fatal.push({
+          path: '',
+          line: lineAt(key),
+          found: 'a list or mapping as a key',
+          expected: 'a plain key',
+        });
+      }
+      repeated.push(...repeatedKeys(map.items, () => pathTo([...ancestors, map]), lineAt));
     },
   });
-  if (count <= ALIASES_MAX) return problems;
-  return [{ path: '', found: 'more', expected: `at most ${ALIASES_MAX} YAML aliases` }];
-}
-
-/** YAML allows lists and mappings for keys; nothing here does. */
-function collectionKeys(document: Document.Parsed, counter: LineCounter): Problem[] {
-  const problems: Problem[] = [];
-  visit(document, {
-    Pair: (_, { key }) => {
-      if (!isMap(key) && !isSeq(key)) return;
-      const line = counter.linePos(startOf(key) ?? 0).line;
-      problems.push({ path: '', line, found: 'a list or mapping as a key', expected: 'a plain key' });
-    },
-  });
-  return problems;
+  return { fatal, repeated };
 }
 
 /** Two entries under one key: which of them counts would be anybody's guess. */
-function repeatedKeys(document: Document.Parsed, counter: LineCounter): Problem[] {
-  const problems: Problem[] = [];
-  visit(document, {
-    Map: (_, map, ancestors) => {
-      const first = new Map<string, number>();
-      for (const pair of map.items) {
-        const key = keyOf(pair);
-        const line = counter.linePos(startOf(pair.key) ?? 0).line;
-        const earlier = first.get(key);
-        if (earlier === undefined) first.set(key, line);
-        else {
-          const path = joinPath(pathTo([...ancestors, map]), key);
-          problems.push({
-            path,
-            line,
-            found: 'the key twice',
-            expected: `one of it; the other is on line ${earlier}`,
-          });
-        }
-      }
-    },
+function repeatedKeys(
+  items: readonly Pair[],
+  pathOfMap: () => string,
+  lineAt: (node: unknown) => number,
+): Problem[] {
+  const first = new Map<string, Pair>();
+  return items.flatMap((pair) => {
+    const key = keyOf(pair);
+    const earlier = first.get(key);
+    if (earlier === undefined) {
+      first.set(key, pair);
+      return [];
+    }
+    const expected = `one of it; the other is on line ${lineAt(earlier.key)}`;
+    return [{ path: joinPath(pathOfMap(), key), line: lineAt(pair.key), found: 'the key twice', expected }];
   });
-  return problems;
 }
 
 function pathTo(ancestors: readonly unknown[]): string {

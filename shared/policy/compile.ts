@@ -1,6 +1,6 @@
 import type { IpAddress } from './address.ts';
 import { NameIndex } from './name-index.ts';
-import { ANY_MODE, type Claim, NO_RULE } from './port-table.ts';
+import { ANY_MODE, type Claim, NO_RULE, type TableMemo } from './port-table.ts';
 import { PrefixIndex } from './prefix-index.ts';
 import { embeddedAddresses } from './special.ts';
 import type { Egress, EgressRule, IngressRule, Policy, Protocol } from './types.ts';
@@ -32,9 +32,10 @@ export class RuleIndex {
   constructor(rules: readonly EgressRule[]) {
     const claims: Claim[] = rules.map((rule, index) => ({ rule, index }));
     this.rules = rules;
-    this.names = new NameIndex(claims);
-    this.#v4 = new PrefixIndex(claims, 4);
-    this.#v6 = new PrefixIndex(claims, 6);
+    const memo: TableMemo = new Map();
+    this.names = new NameIndex(claims, memo);
+    this.#v4 = new PrefixIndex(claims, 4, memo);
+    this.#v6 = new PrefixIndex(claims, 6, memo);
   }
 
   addresses(address: IpAddress): PrefixIndex {

@@ -1,4 +1,4 @@
-import { buildTables, type Claim, NO_RULE, type ProtocolTables } from './port-table.ts';
+import { buildTables, type Claim, NO_RULE, type ProtocolTables, type TableMemo } from './port-table.ts';
 import type { Protocol } from './types.ts';
 
 /** A name under which wildcards stand, with the labels that lead to it from the node above. */
@@ -30,11 +30,11 @@ export class NameIndex {
   readonly #root: Node | undefined;
 
   /** @param claims ascending by index */
-  constructor(claims: readonly Claim[]) {
+  constructor(claims: readonly Claim[], memo: TableMemo = new Map()) {
     const patterns: Pattern[] = [];
     for (const [pattern, list] of groupByPattern(claims)) {
       const star = /^(\*\*?)\./.exec(pattern)?.[1];
-      const tables = buildTables(list);
+      const tables = buildTables(list, memo);
       if (star === '*' || star === '**') {
         patterns.push({
           star,

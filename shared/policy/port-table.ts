@@ -59,9 +59,16 @@ export interface ProtocolTables {
   icmp?: PortTable;
 }
 
+/** Tables by the rules that they hold: a rule with thousands of names and of ports has one table, not thousands. */
+export type TableMemo = Map<string, ProtocolTables>;
+
 /** @param claims ascending by index */
-export function buildTables(claims: readonly Claim[]): ProtocolTables {
+export function buildTables(claims: readonly Claim[], memo: TableMemo): ProtocolTables {
+  const key = claims.map(({ index }) => index).join();
+  const known = memo.get(key);
+  if (known !== undefined) return known;
   const tables: ProtocolTables = {};
+  memo.set(key, tables);
   for (const protocol of ['tcp', 'udp', 'icmp'] satisfies Protocol[]) {
     const mine = claims.filter(({ rule }) => rule.protocols.includes(protocol));
     if (mine.length > 0) tables[protocol] = buildTable(mine, protocol);

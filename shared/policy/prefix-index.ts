@@ -6,6 +6,7 @@ import {
   NO_RULE,
   type PortTable,
   type ProtocolTables,
+  type TableMemo,
 } from './port-table.ts';
 import { formatPrefix, type Prefix } from './prefix.ts';
 import { PROTOCOLS, type Protocol } from './types.ts';
@@ -34,7 +35,12 @@ export class PrefixIndex {
   readonly #nodes: (Node | undefined)[] = [undefined];
 
   /** @param claims ascending by index */
-  constructor(claims: readonly Claim[], family: 4 | 6, mergeSegments = MERGE_SEGMENTS_MAX) {
+  constructor(
+    claims: readonly Claim[],
+    family: 4 | 6,
+    memo: TableMemo = new Map(),
+    mergeSegments = MERGE_SEGMENTS_MAX,
+  ) {
     const starts = [0n];
     const open: Node[] = [];
     const cut = (start: bigint, node: Node | undefined): void => {
@@ -53,7 +59,7 @@ export class PrefixIndex {
     const budget = { left: mergeSegments };
     for (const { prefix, list } of groupByPrefix(claims, family)) {
       closeUntil(startOf(prefix));
-      const own = buildTables(list);
+      const own = buildTables(list, memo);
       const outer = open.at(-1);
       const node: Node = { prefix, own, outer, joined: own, rest: outer };
       joinOutwards(node, budget);

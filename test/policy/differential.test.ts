@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseAddress } from '../../shared/policy/address.ts';
 import { compilePolicy } from '../../shared/policy/compile.ts';
 import { type Decision, decide } from '../../shared/policy/decide.ts';
+import { ANY_MODE } from '../../shared/policy/port-table.ts';
+import { PrefixIndex } from '../../shared/policy/prefix-index.ts';
 import { fuzzRounds, fuzzSeed, SeededRandom } from '../fuzz/fuzz.ts';
 import { decideNaively, type Verdict } from './naive.ts';
 import { randomDestination, randomLeases, randomPolicy } from './random-policy.ts';
@@ -54,3 +57,32 @@ function comparable(decision: Decision): unknown {
 function slowly({ verdict, reason, rule, name, serverNames }: Verdict): unknown {
   return { verdict, reason, rule, name, serverNames };
 }
+
+test('nested prefixes: joined tables, none joined, and some joined answer alike', () => {
+  const seed = fuzzSeed();
+  const random = new SeededRandom(seed);
+  for (let round = 0; round < fuzzRounds(150); round += 1) {
+    const { allow } = randomPolicy(random).egress;
+    const claims = allow.map((rule, index) => ({ rule, index }));
+    for (const family of [4, 6] as const) {
+      const indices = [0, random.below(40), undefined].map(
+        (budget) => new PrefixIndex(claims, family, new Map(), budget),
+      );
+      for (let count = 0; count < 20; count += 1) {
+        const { protocol, port, address = '192.0.2.1' } = randomDestination(random);
+        const parsed = parseAddress(address);
+        if (parsed === undefined || parsed.family !== family) continue;
+        for (const minLength of [0, 16]) {
+          const answers: number[] = indices.map((index) =>
+            index.lookup(parsed, protocol, port, ANY_MODE, minLength),
+          );
+          assert.equal(
+            new Set(answers).size,
+            1,
+            `SEED=${seed} round ${round}: ${address} ${protocol} ${port} ${answers}`,
+          );
+        }
+      }
+    }
+  }
+});
