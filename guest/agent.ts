@@ -48,13 +48,14 @@ export class Agent {
   readonly #closers: (() => void | Promise<void>)[] = [];
   readonly #listeners: Record<string, string> = {};
   #proxies: BoundProxies = {};
+  #closing = false;
 
   constructor(options: AgentOptions) {
     const { config, key, name } = options;
     this.#options = options;
     this.#policy = compilePolicy(config.policy);
     this.audit = new Audit(options.logger);
-    const inbound = config.listen === undefined ? 0 : CAPABILITIES.inbound;
+    const inbound = config.policy.ingress.length === 0 ? 0 : CAPABILITIES.inbound;
     this.session = new SessionClient({
       parent: config.parent,
       key,
@@ -87,6 +88,7 @@ export class Agent {
 
   /** Takes no new flows, gives those that live up to `drainMs` to end, and says goodbye. */
   async close(drainMs = DRAIN_TIMEOUT_MS): Promise<void> {
+    this.#closing = true;
     this.audit.event('info', 'agent.stopping', 'agent stopping', { flows: this.#table.count });
     this.session.current?.send({ type: 'goaway', deadlineMs: drainMs });
     await this.#unbind();
@@ -134,6 +136,7 @@ export class Agent {
       parent: config.parent,
       session: this.session,
       table: this.#table,
+      onOpen: (tunnel) => this.audit.flowOpened(tunnel),
       onDone: this.#onDone,
     });
     const resolver = config.resolvers.length > 0 ? new PlainResolver(config.resolvers, opener) : undefined;
@@ -175,7 +178,8 @@ export class Agent {
 
   #lost(reason: PosternError): void {
     const flows = this.#table.count;
-    this.audit.event('warn', 'session.lost', `session lost: ${reason.message}`, { flows });
+    if (!this.#closing)
+      this.audit.event('warn', 'session.lost', `session lost: ${reason.message}`, { flows });
     this.#table.abortAll();
   }
 

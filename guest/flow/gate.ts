@@ -93,7 +93,6 @@ export class Gate {
         ...(name && { name }),
       } as const;
       const tunnel = await opener.open(route.addresses, labels, signal);
-      audit.flowOpened(tunnel);
       return { kind: 'open', tunnel, ...(serverNames && { serverNames }) };
     } catch (error) {
       if (!isPosternError(error)) throw error;

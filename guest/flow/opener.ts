@@ -21,6 +21,9 @@ export interface FlowOpenerOptions {
   readonly table: FlowTable;
   readonly sessionWaitMs?: number;
   readonly replyTimeoutMs?: number;
+  /** Called when the destination is connected. */
+  onOpen(tunnel: Tunnel): void;
+  /** Called once, when the flow is over, or did not come about (its labels have no address then). */
   onDone(tunnel: Tunnel, end: FlowEnd): void;
 }
 
@@ -52,6 +55,7 @@ export class FlowOpener {
       });
       stream.write(encodeStreamHeader('tcp', tunnel.flowId, body, live.key));
       tunnel.address = await this.#answer(tunnel, addresses);
+      this.#options.onOpen(tunnel);
       return tunnel;
     } catch (error) {
       stream.destroy();

@@ -13,6 +13,7 @@ export interface AbsoluteUri extends Authority {
 
 /** `host:port` of CONNECT (RFC 9110 section 9.3.6); the port is required. Undefined for anything else. */
 export function parseAuthority(text: string, defaultPort?: number): Authority | undefined {
+  if (!/^[\x21-\x7e]*$/.test(text)) return undefined;
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:/?#@[\]\\]+))(?::(\d{1,5}))?$/.exec(text);
   const host = match?.[1] ?? match?.[2];
   const port = match?.[3] === undefined ? defaultPort : Number(match[3]);

@@ -67,7 +67,7 @@ function forward(tunnel: Tunnel, uri: AbsoluteUri, request: IncomingMessage, res
   const giveUp = (cause: Error): void => {
     tunnel.cancel();
     upstream.destroy();
-    if (response.headersSent || response.destroyed) response.destroy();
+    if (response.headersSent || response.destroyed) breakOff(response);
     else answer(request, response, failureOfError(upstreamError(cause, uri)));
   };
   const timer = setTimeout(() => {
@@ -128,10 +128,15 @@ function relay(
   response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
   incoming.once('error', () => {
     tunnel.cancel();
-    // The client must not take half an answer for a whole one.
-    response.destroy();
+    breakOff(response);
   });
   incoming.pipe(response);
+}
+
+/** By a reset: the client must not take half an answer for a whole one, whatever frames its end. */
+function breakOff(response: ServerResponse): void {
+  response.socket?.resetAndDestroy();
+  response.destroy();
 }
 
 /** The proxy's own answer. */

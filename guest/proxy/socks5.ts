@@ -104,8 +104,8 @@ function commandName(command: number | undefined): SocksRequest['command'] | und
 }
 
 function hostText(type: number, bytes: Buffer): string {
-  // Octets beyond ASCII become characters that no name has, and the policy refuses them.
-  return type === 3 ? bytes.toString('latin1') : ipaddr.fromByteArray([...bytes]).toString();
+  // What is no UTF-8 becomes a character that no name has, and the policy refuses it.
+  return type === 3 ? bytes.toString('utf8') : ipaddr.fromByteArray([...bytes]).toString();
 }
 
 function close(why: string, bytes: Buffer = Buffer.alloc(0)): SocksStep {
