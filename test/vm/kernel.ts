@@ -1,6 +1,17 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
+import { tryLock } from '../../shared/transport/native/libc.ts';
 
 /** The root of the repository, which the VM sees at the same path. */
 export const REPOSITORY = join(import.meta.dirname, '../..');
@@ -15,38 +26,55 @@ export interface Kernel {
   readonly version: string;
 }
 
+/** Between two looks whether another test has finished the download. */
+const LOCK_RETRY_MS = 250;
+
 /** Debian's stock kernel, unpacked under `.cache/vm` and kept; nothing is installed on this machine. */
 export function fetchKernel(): Kernel {
-  const cached = existsSync(CACHE)
-    ? readdirSync(CACHE).filter((name) => name.startsWith('linux-image-'))
-    : [];
-  const folder = join(CACHE, cached.sort().at(-1) ?? unpackKernel());
+  const folder = join(CACHE, cachedKernel() ?? unpackKernel());
   const modulesFolder = join(folder, 'lib/modules');
   const version = readdirSync(modulesFolder)[0] ?? '';
   return { image: join(folder, `boot/vmlinuz-${version}`), modulesFolder, version };
 }
 
-/** Downloads and unpacks beside, then renames: two tests may do this at once, and one that is stopped leaves no half. */
+function cachedKernel(): string | undefined {
+  const names = existsSync(CACHE) ? readdirSync(CACHE) : [];
+  return names
+    .filter((name) => name.startsWith('linux-image-'))
+    .sort()
+    .at(-1);
+}
+
+/** One test downloads, the others wait for it. What is unpacked is renamed when it is whole: a stop leaves no half. */
 function unpackKernel(): string {
   mkdirSync(CACHE, { recursive: true });
+  const lock = openSync(CACHE, 'r');
   const work = mkdtempSync(join(CACHE, 'unpacking-'));
   try {
-    const name = currentPackage();
-    execFileSync('apt-get', ['-qq', '-o', 'Acquire::Retries=3', 'download', name], {
-      cwd: work,
-      stdio: 'pipe',
-    });
-    const archive = readdirSync(work).find((file) => file.endsWith('.deb')) ?? '';
-    const root = join(work, 'root');
-    execFileSync('dpkg', ['-x', archive, root], { cwd: work });
-    const version = readdirSync(join(root, 'lib/modules'))[0] ?? '';
-    execFileSync('/sbin/depmod', ['-b', root, version]);
-    const folder = basename(archive, '.deb');
-    if (!existsSync(join(CACHE, folder))) renameSync(root, join(CACHE, folder));
+    while (!tryLock(lock)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_RETRY_MS);
+    const cached = cachedKernel();
+    if (cached !== undefined) return cached;
+    const folder = downloadKernel(work);
+    renameSync(join(work, 'root'), join(CACHE, folder));
     return folder;
   } finally {
     rmSync(work, { recursive: true, force: true });
+    closeSync(lock);
   }
+}
+
+/** Leaves `work/root`; the name of the package with its version. */
+function downloadKernel(work: string): string {
+  const name = currentPackage();
+  execFileSync('apt-get', ['-qq', '-o', 'Acquire::Retries=3', 'download', name], {
+    cwd: work,
+    stdio: 'pipe',
+  });
+  const archive = readdirSync(work).find((file) => file.endsWith('.deb')) ?? '';
+  execFileSync('dpkg', ['-x', archive, 'root'], { cwd: work });
+  const version = readdirSync(join(work, 'root/lib/modules'))[0] ?? '';
+  execFileSync('/sbin/depmod', ['-b', join(work, 'root'), version]);
+  return basename(archive, '.deb');
 }
 
 /** The package that `linux-image-amd64` depends on; package lists that are missing are fetched first. */
