@@ -3,7 +3,6 @@ import { PosternError } from '../../shared/errors.ts';
 import { adoptStream } from '../../shared/transport/native/handle.ts';
 import { closeDescriptor, openSocketPair } from '../../shared/transport/native/libc.ts';
 import { streamOver } from '../../shared/transport/stream.ts';
-import type { Stream } from '../../shared/transport/transport.ts';
 import type { BlockDevice } from './device.ts';
 import { type NbdExport, transmissionFlags } from './export.ts';
 import { nested, u32Attribute, u64Attribute } from './netlink.ts';
@@ -63,23 +62,19 @@ export async function attach(
   options: AttachOptions = {},
 ): Promise<Attachment> {
   const family = await nbdFamily();
-  const streams: Stream[] = [];
   const kernelEnds: number[] = [];
+  const connections: Promise<void>[] = [];
   try {
     for (let count = options.connections ?? DEFAULT_CONNECTIONS; count > 0; count -= 1) {
       const [ours, theirs] = openSocketPair();
       kernelEnds.push(theirs);
-      streams.push(streamOver(adoptStream(ours), { kind: 'pair' }));
+      connections.push(server.serveKernel(streamOver(adoptStream(ours), { kind: 'pair' }), served));
     }
-    const detached = Promise.all(streams.map(closed)).then(() => undefined);
-    for (const stream of streams) server.serveKernel(stream, served);
+    const detached = Promise.all(connections).then(() => undefined);
     const index = await connectKernel(family, served.device, kernelEnds, options.index);
     return attachment(family, index, served.device, detached);
-  } catch (error) {
-    for (const stream of streams) stream.destroy();
-    throw error;
   } finally {
-    // The kernel holds its own reference to each.
+    // The kernel holds its own reference to each; where it took none, this ends the connections.
     for (const fd of kernelEnds) closeDescriptor(fd);
   }
 }
@@ -152,8 +147,4 @@ async function command(family: number, number: number, attributes: readonly Buff
     default:
       throw new PosternError('ERR_NBD_FAILED', `cannot ${what}: errno ${outcome.errorNumber}`);
   }
-}
-
-function closed(stream: Stream): Promise<void> {
-  return new Promise((resolve) => stream.once('close', () => resolve()));
 }

@@ -4,6 +4,7 @@ import type { Agreement, ExportTable, NbdExport } from './export.ts';
 import { Handshake } from './handshake.ts';
 import { Intake } from './intake.ts';
 import { HANDSHAKE_TIMEOUT_MS, type NbdLimits } from './limits.ts';
+import { receiveInto } from './receiver.ts';
 import type { Request } from './request.ts';
 import { Transmission } from './transmission.ts';
 
@@ -26,10 +27,18 @@ export class Connection {
   readonly #limits: NbdLimits;
   readonly #events: ConnectionEvents;
   readonly #intake = new Intake();
+  readonly #closedResolvers = Promise.withResolvers<void>();
   #phase: Phase = { kind: 'over' };
 
-  constructor(socket: Socket, limits: NbdLimits, events: ConnectionEvents) {
-    this.#socket = socket;
+  /** Takes the stream over: it is not to be used any more. */
+  constructor(stream: Socket, limits: NbdLimits, events: ConnectionEvents) {
+    this.#socket = receiveInto(stream, {
+      target: () => (this.#phase.kind === 'transmission' ? this.#phase.transmission.target() : undefined),
+      landed: (count) => {
+        if (this.#phase.kind === 'transmission') this.#phase.transmission.landed(count);
+      },
+      received: (chunk) => this.#received(chunk),
+    });
     this.#limits = limits;
     this.#events = events;
   }
@@ -52,6 +61,11 @@ export class Connection {
     this.#listen();
   }
 
+  /** Resolves when the stream is closed. */
+  get closed(): Promise<void> {
+    return this.#closedResolvers.promise;
+  }
+
   get export(): NbdExport | undefined {
     return this.#phase.kind === 'transmission' ? this.#phase.agreement.export : undefined;
   }
@@ -70,7 +84,6 @@ export class Connection {
   }
 
   #listen(): void {
-    this.#socket.on('data', (chunk: Buffer) => this.#received(chunk));
     this.#socket.on('end', () => this.#ended());
     // 'close' follows and does what is to be done; a reset by the peer is its way to leave.
     this.#socket.on('error', () => {});
@@ -78,11 +91,12 @@ export class Connection {
     this.#socket.resume();
   }
 
-  #received(chunk: Buffer): void {
+  #received(chunk: Buffer): 'nothing' | 'rest' | 'views' {
     this.#intake.push(chunk);
     if (this.#phase.kind === 'handshake') this.#negotiateOn(this.#phase.handshake);
     else if (this.#phase.kind === 'transmission') this.#phase.transmission.pump();
     else this.#intake.skip(this.#intake.bufferedBytes);
+    return this.#intake.referred();
   }
 
   #negotiateOn(handshake: Handshake): void {
@@ -121,6 +135,7 @@ export class Connection {
   #closed(): void {
     this.#leave();
     this.#events.closed(this);
+    this.#closedResolvers.resolve();
   }
 
   #leave(): void {

@@ -9,7 +9,10 @@ export interface BlockDevice {
   readonly readOnly: boolean;
   /** Fills a buffer that the caller then owns. */
   read(offset: number, length: number): Promise<Buffer>;
-  /** Resolves when the data is readable (and durable, where `fua`). Takes `data` over: the caller does not reuse it. */
+  /**
+   * Resolves when the data is readable (and durable, where `fua`). Takes `data` over: the caller does not reuse it. A
+   * small one may be a view of up to 128 KiB received with it, all of which it keeps alive: copy what is kept for long.
+   */
   write(offset: number, data: Buffer, options: { readonly fua: boolean }): Promise<void>;
   /** Everything written and resolved before this call is durable and fresh when it resolves. */
   flush(): Promise<void>;

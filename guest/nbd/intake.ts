@@ -7,6 +7,15 @@ export class Intake {
   /** Bytes of the first chunk that are consumed. */
   #offset = 0;
   #buffered = 0;
+  #viewed = false;
+
+  /** What of the chunks pushed so far is still referred to, since the last question. */
+  referred(): 'nothing' | 'rest' | 'views' {
+    const viewed = this.#viewed;
+    this.#viewed = false;
+    if (viewed) return 'views';
+    return this.#buffered > 0 ? 'rest' : 'nothing';
+  }
 
   get bufferedBytes(): number {
     return this.#buffered;
@@ -18,7 +27,17 @@ export class Intake {
     this.#buffered += chunk.length;
   }
 
-  /** The next `count` bytes, or undefined (and nothing consumed) while fewer are there. The caller bounds `count`. */
+  /** As `take`, for bytes that are kept: their chunk is not written over. */
+  takeForGood(count: number): Buffer | undefined {
+    const bytes = this.take(count);
+    if (bytes !== undefined) this.#viewed = true;
+    return bytes;
+  }
+
+  /**
+   * The next `count` bytes, or undefined (and nothing consumed) while fewer are there. The caller bounds `count`, and
+   * has read them before the next chunk comes.
+   */
   take(count: number): Buffer | undefined {
     if (count > this.#buffered) return undefined;
     const first = this.#chunks[0];

@@ -33,6 +33,15 @@ export const HOLE_SCAN_MIN_BYTES = 64 * 1024;
 /** A hole shorter than this is sent as data: a chunk costs both sides more than copying it. */
 export const HOLE_MIN_BYTES = 16 * 1024;
 
+/** What one read of messages takes at most, and what a view of a small write's data keeps alive at most. */
+export const RECEIVE_BYTES = 128 * 1024;
+
+/** A read of less is not worth its system call. */
+export const RECEIVE_MIN_BYTES = 32 * 1024;
+
+/** The rest of a payload this long is read to where it belongs; below, the requests behind it come in the same read. */
+export const DIRECT_READ_MIN_BYTES = 64 * 1024;
+
 export interface NbdLimits {
   /** Payload bytes (write data received, read data not yet taken by the kernel) of one connection. */
   readonly inflightBytes: number;

@@ -20,7 +20,7 @@ export class NbdServer implements ExportTable {
   readonly #limits: NbdLimits;
   readonly #rate = new LogRateLimiter();
   readonly #exports = new Map<string, NbdExport>();
-  readonly #connections = new Map<Connection, () => void>();
+  readonly #connections = new Set<Connection>();
   #closing = false;
 
   constructor({ log, limits }: NbdServerOptions) {
@@ -53,7 +53,7 @@ export class NbdServer implements ExportTable {
     const removed = this.#exports.get(name);
     this.#exports.delete(name);
     await this.#shutDown(
-      [...this.#connections.keys()].filter((one) => one.export === removed),
+      [...this.#connections].filter((one) => one.export === removed),
       graceMs,
     );
   }
@@ -62,7 +62,7 @@ export class NbdServer implements ExportTable {
   async close(graceMs: number): Promise<void> {
     this.#closing = true;
     this.#exports.clear();
-    await this.#shutDown([...this.#connections.keys()], graceMs);
+    await this.#shutDown([...this.#connections], graceMs);
   }
 
   /**
@@ -74,14 +74,19 @@ export class NbdServer implements ExportTable {
     return listenStream({ kind: 'unix', path }, (stream) => this.serve(stream));
   }
 
-  /** Takes the stream over and speaks the handshake on it. */
+  /** Takes the stream over (it is not to be used any more) and speaks the handshake on it. */
   serve(stream: Socket): void {
     this.#open(stream)?.negotiate(this);
   }
 
-  /** Takes the stream over, already in the transmission phase: simple replies, as the kernel's client speaks. */
-  serveKernel(stream: Socket, served: NbdExport): void {
-    this.#open(stream)?.transmit({ export: served, structured: false, allocation: false });
+  /**
+   * Takes the stream over, already in the transmission phase: simple replies, as the kernel's client speaks. Resolves
+   * when it is closed, whoever closed it.
+   */
+  async serveKernel(stream: Socket, served: NbdExport): Promise<void> {
+    const connection = this.#open(stream);
+    connection?.transmit({ export: served, structured: false, allocation: false });
+    await connection?.closed;
   }
 
   find(name: string): NbdExport | undefined {
@@ -105,13 +110,12 @@ export class NbdServer implements ExportTable {
       return undefined;
     }
     const connection = new Connection(stream, this.#limits, this.#events);
-    this.#connections.set(connection, () => {});
+    this.#connections.add(connection);
     return connection;
   }
 
   readonly #events: ConnectionEvents = {
     closed: (connection) => {
-      this.#connections.get(connection)?.();
       this.#connections.delete(connection);
     },
     violation: (connection, text) => {
@@ -124,14 +128,11 @@ export class NbdServer implements ExportTable {
   };
 
   async #shutDown(connections: readonly Connection[], graceMs: number): Promise<void> {
-    const closed = connections.map(
-      (connection) => new Promise<void>((resolve) => this.#connections.set(connection, resolve)),
-    );
     for (const connection of connections) connection.shutDown();
     const cut = setTimeout(() => {
       for (const connection of connections) connection.destroy();
     }, graceMs);
-    await Promise.all(closed);
+    await Promise.all(connections.map((connection) => connection.closed));
     clearTimeout(cut);
   }
 

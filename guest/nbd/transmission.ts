@@ -5,7 +5,7 @@ import { COMMAND, REQUEST_BYTES } from './constants.ts';
 import type { Agreement } from './export.ts';
 import { refusalOfFailure } from './failure.ts';
 import type { Intake } from './intake.ts';
-import type { NbdLimits } from './limits.ts';
+import { DIRECT_READ_MIN_BYTES, type NbdLimits } from './limits.ts';
 import { Outbox } from './outbox.ts';
 import { decodeRequest, heldBytes, type Refusal, type Request, refusalOf } from './request.ts';
 
@@ -64,6 +64,20 @@ export class Transmission {
   /** Begins what has arrived, as far as the budget goes. Call it after each chunk. */
   pump(): void {
     while (this.#advance());
+  }
+
+  /** Where the next bytes go, when they are the payload of a large write. */
+  target(): Buffer | undefined {
+    const state = this.#state;
+    if (state.kind !== 'payload' || state.target.length - state.filled < DIRECT_READ_MIN_BYTES)
+      return undefined;
+    return state.target.subarray(state.filled);
+  }
+
+  /** `count` bytes came into what `target` gave. */
+  landed(count: number): void {
+    if (this.#state.kind === 'payload') this.#state.filled += count;
+    this.pump();
   }
 
   /** No more requests are begun; `idle` follows when those begun are answered. */
@@ -158,7 +172,7 @@ export class Transmission {
   }
 
   #receive(request: Request): void {
-    const whole = this.#intake.take(request.length);
+    const whole = this.#intake.takeForGood(request.length);
     if (whole !== undefined) this.#begin(request, whole);
     // The system gives these pages as they are filled: a length alone costs no memory.
     else

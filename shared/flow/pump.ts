@@ -20,7 +20,7 @@ const BULK_LEAVE_BYTES = 8 * 1024;
 const HALF_CLOSED_CHECK_MS = 2_000;
 
 /** A libuv stream handle; private to Node, see detachHandle. */
-interface Handle {
+export interface Handle {
   /** Node's note that it has started reading; it stays set when an EOF stops the reading. */
   reading: boolean;
   readStop(): number;
@@ -181,7 +181,7 @@ export class Pump {
 }
 
 /** Leaves the origin without a handle: it can neither read nor close what it no longer has. */
-function detachHandle(origin: Socket): Handle {
+export function detachHandle(origin: Socket): Handle {
   const internal = origin as unknown as WithHandle;
   const handle = internal._handle;
   if (handle === null) throw new Error('a socket without a handle cannot be spliced');

@@ -133,12 +133,13 @@ describe('NBD limits', () => {
 });
 
 describe('NBD exports that go away', () => {
-  it('answers what was begun, refuses what comes, and closes', async () => {
+  it('answers what was begun, refuses what comes, and closes', async (t) => {
     const device = new GatedDevice(1024 * 1024);
     const running = await RunningServer.start([
       { name: 'a', device },
       { name: 'b', device: new MemoryDevice(512) },
     ]);
+    t.after(() => running.close());
     const client = await running.open('a');
     const other = await running.open('b');
     client.request({ type: COMMAND.READ, length: 16, cookie: 1n });
@@ -154,31 +155,30 @@ describe('NBD exports that go away', () => {
     assert.equal(await other.ask({ type: COMMAND.FLUSH }), 0);
     await assert.rejects(running.open('a'), /no export is named/);
     other.disconnect();
-    await running.close();
   });
 
-  it('cuts a connection that is not done within its grace', async () => {
+  it('cuts a connection that is not done within its grace', async (t) => {
     const device = new GatedDevice(1024 * 1024);
     const running = await RunningServer.start([{ name: '', device }]);
+    t.after(() => running.close());
     const client = await running.open();
     client.request({ type: COMMAND.READ, length: 16 });
     await device.untilWaiting(1);
     await running.server.remove('', 10);
     assert.equal((await client.readToEnd()).length, 0);
     device.waiting.splice(0).forEach((go) => void go());
-    await running.close();
   });
 
-  it('takes a name once', async () => {
+  it('takes a name once', async (t) => {
     const running = await RunningServer.start([{ name: 'a', device: new MemoryDevice(1) }]);
+    t.after(() => running.close());
     const twice = () => running.server.add({ name: 'a', device: new MemoryDevice(1) });
     assert.throws(twice, { code: 'ERR_NBD_EXPORT' });
-    await running.close();
   });
 });
 
 describe('NBD over several connections', () => {
-  it('flushes on one what was answered on another', async () => {
+  it('flushes on one what was answered on another', async (t) => {
     const order: string[] = [];
     class OrderedDevice extends MemoryDevice {
       override async write(...args: Parameters<MemoryDevice['write']>): Promise<void> {
@@ -190,12 +190,12 @@ describe('NBD over several connections', () => {
       }
     }
     const running = await RunningServer.start([{ name: '', device: new OrderedDevice(4096) }]);
+    t.after(() => running.close());
     const [first, second] = [await running.open(), await running.open()];
     assert.equal(await first.ask({ type: COMMAND.WRITE, length: 10 }, Buffer.alloc(10)), 0);
     assert.equal(await second.ask({ type: COMMAND.FLUSH }), 0);
     assert.deepEqual(order, ['write', 'flush']);
     first.disconnect();
     second.disconnect();
-    await running.close();
   });
 });
