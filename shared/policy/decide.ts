@@ -1,7 +1,7 @@
 import { formatAddress, type IpAddress } from './address.ts';
 import type { CompiledPolicy } from './compile.ts';
 import { canonicalName } from './name.ts';
-import { ANY_MODE, MODE_MASK, NO_RULE } from './port-table.ts';
+import { ANY_MODE, MODE_MASK, type Nearness, NO_RULE } from './port-table.ts';
 import type { AllowReason, DenyReason } from './reasons.ts';
 import { embeddedAddresses, type SpecialKind, specialOf } from './special.ts';
 import { readTarget, type Target } from './target.ts';
@@ -75,18 +75,21 @@ function decideName(policy: CompiledPolicy, target: Target, name: string): Decis
 
 function refuseName({ allow }: CompiledPolicy, target: Target, name: string): Denied {
   const { protocol, port, dnssec } = target;
-  const first = allow.names.lookup(name, protocol, port, ANY_MODE);
+  // With every mode acceptable there is nothing that a second look would find.
+  const stricter = acceptableModes(target) !== ANY_MODE;
+  const first = stricter ? allow.names.lookup(name, protocol, port, ANY_MODE) : NO_RULE;
   if (first !== NO_RULE) {
     const reason = `dnssec-${dnssec === 'secure' || dnssec === undefined ? 'unknown' : dnssec}` as const;
     return refuse(target, reason, allow.rule(first));
   }
-  return refuse(target, missReason(allow.names.names(name), allow.names.names(name, protocol)));
+  return refuse(target, MISS_REASONS[allow.names.nearness(name, protocol)]);
 }
 
-function missReason(named: boolean, withProtocol: boolean): DenyReason {
-  if (!named) return 'no-rule';
-  return withProtocol ? 'port-not-allowed' : 'protocol-not-allowed';
-}
+const MISS_REASONS = {
+  none: 'no-rule',
+  'other-protocol': 'protocol-not-allowed',
+  'other-port': 'port-not-allowed',
+} as const satisfies Record<Nearness, DenyReason>;
 
 /**
  * The DNSSEC modes of rules that the answer satisfies. A bogus answer is a forged one and binds under no rule.
@@ -114,7 +117,7 @@ function decideAddress(policy: CompiledPolicy, target: Target, leases: LeaseView
   if (wide !== NO_RULE) {
     return { ...refuse(target, 'special-address', allow.rule(wide)), special: special?.kind ?? 'own' };
   }
-  const miss = missReason(index.names(address), index.names(address, protocol));
+  const miss = MISS_REASONS[index.nearness(address, protocol)];
   return refuse(target, miss === 'no-rule' && leases !== undefined ? 'no-lease' : miss);
 }
 

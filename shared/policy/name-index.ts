@@ -1,4 +1,11 @@
-import { buildTables, type Claim, NO_RULE, type ProtocolTables, type TableMemo } from './port-table.ts';
+import {
+  buildTables,
+  type Claim,
+  type Nearness,
+  NO_RULE,
+  type ProtocolTables,
+  type TableMemo,
+} from './port-table.ts';
 import type { Protocol } from './types.ts';
 
 /** A name under which wildcards stand, with the labels that lead to it from the node above. */
@@ -62,15 +69,17 @@ export class NameIndex {
     return best;
   }
 
-  /** Whether any rule's pattern fits the name at all, or with this protocol. */
-  names(name: string, protocol?: Protocol): boolean {
-    const fits = (tables: ProtocolTables | undefined): boolean =>
-      tables !== undefined && (protocol === undefined || tables[protocol] !== undefined);
-    if (fits(this.#exact.get(name))) return true;
+  /** How near the rules come to a name that none of them allows on the port. */
+  nearness(name: string, protocol: Protocol): Nearness {
+    const exact = this.#exact.get(name);
+    let named = exact !== undefined;
+    if (exact?.[protocol] !== undefined) return 'other-port';
     for (let node = this.#root; node !== undefined; node = stepDown(node, name)) {
-      if (fits(node.any) || (isRightBelow(name, node) && fits(node.one))) return true;
+      const one = isRightBelow(name, node) ? node.one : undefined;
+      if (node.any?.[protocol] !== undefined || one?.[protocol] !== undefined) return 'other-port';
+      named ||= node.any !== undefined || one !== undefined;
     }
-    return false;
+    return named ? 'other-protocol' : 'none';
   }
 }
 

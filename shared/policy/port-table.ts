@@ -59,6 +59,9 @@ export interface ProtocolTables {
   icmp?: PortTable;
 }
 
+/** How near rules come to a destination whose port none of them has. */
+export type Nearness = 'none' | 'other-protocol' | 'other-port';
+
 /** Tables by the rules that they hold: a rule with thousands of names and of ports has one table, not thousands. */
 export type TableMemo = Map<string, ProtocolTables>;
 

@@ -3,6 +3,7 @@ import {
   buildTables,
   type Claim,
   mergeTables,
+  type Nearness,
   NO_RULE,
   type PortTable,
   type ProtocolTables,
@@ -91,12 +92,13 @@ export class PrefixIndex {
     return best;
   }
 
-  /** Whether any rule's prefix holds the address at all, or with this protocol. */
-  names(address: IpAddress, protocol?: Protocol): boolean {
-    for (let node = this.#find(address); node !== undefined; node = node.rest) {
-      if (protocol === undefined || node.joined[protocol] !== undefined) return true;
+  /** How near the rules come to an address that none of them allows on the port. */
+  nearness(address: IpAddress, protocol: Protocol): Nearness {
+    const found = this.#find(address);
+    for (let node = found; node !== undefined; node = node.rest) {
+      if (node.joined[protocol] !== undefined) return 'other-port';
     }
-    return false;
+    return found === undefined ? 'none' : 'other-protocol';
   }
 
   #find(address: IpAddress): Node | undefined {

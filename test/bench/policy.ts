@@ -109,12 +109,12 @@ function measure(benchCase: Case, rules: number): { medianNs: number; fastestNs:
   const verdicts = new Set<Decision['verdict']>();
   const samplesNs: number[] = [];
   for (let round = 0; round < MEASUREMENTS; round += 1) {
-    const start = process.hrtime.bigint();
+    const start = process.threadCpuUsage().user;
     for (let count = 0; count < DECISIONS; count += 1) {
       const destination = destinations[count % destinations.length];
       if (destination !== undefined) verdicts.add(decide(compiled, destination).verdict);
     }
-    samplesNs.push(Number(process.hrtime.bigint() - start) / DECISIONS);
+    samplesNs.push(((process.threadCpuUsage().user - start) * 1000) / DECISIONS);
   }
   const found = verdicts.size === 2 ? 'both' : [...verdicts][0];
   if (benchCase.expect !== 'both' && found !== benchCase.expect)
@@ -124,7 +124,7 @@ function measure(benchCase: Case, rules: number): { medianNs: number; fastestNs:
 }
 
 process.stdout.write(
-  `ns per decision: median of ${MEASUREMENTS} runs of ${DECISIONS} (fastest run); compile ms\n`,
+  `CPU ns per decision: median of ${MEASUREMENTS} runs of ${DECISIONS} (fastest run); compile ms\n`,
 );
 for (const benchCase of CASES) {
   process.stdout.write(`${benchCase.title}\n`);
