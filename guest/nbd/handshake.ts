@@ -2,17 +2,16 @@ import { isPosternError } from '../../shared/errors.ts';
 import {
   CLIENT_FLAGS_BYTES,
   CONTEXT_BASE_ALLOCATION,
-  EXPORT_NAME_PADDING_BYTES,
   GREETING_BYTES,
   HANDSHAKE_FLAG,
   IHAVEOPT,
-  INFO,
   NBD_MAGIC,
   OPTION,
   OPTION_HEADER_BYTES,
   OPTION_REPLY as REPLY,
 } from './constants.ts';
-import { type Agreement, blockSizes, type ExportTable, type NbdExport, transmissionFlags } from './export.ts';
+import type { Agreement, ExportTable, NbdExport } from './export.ts';
+import { exportNameReply, infoPayloads } from './info.ts';
 import type { Intake } from './intake.ts';
 import { MAX_OPTION_BYTES, MAX_OPTIONS, MAX_SKIPPED_OPTION_BYTES, MAX_STRING_BYTES } from './limits.ts';
 import {
@@ -20,8 +19,6 @@ import {
   decodeContextOption,
   decodeExportName,
   decodeInfoOption,
-  encodeInfo,
-  encodeInfoText,
   encodeNumberAndString,
   encodeOptionReply,
   type InfoOption,
@@ -175,10 +172,7 @@ export class Handshake {
   #exportName(name: string): HandshakeEnd {
     const found = this.#exports.find(name);
     if (found === undefined) return violation(unknownExport(name));
-    const bytes = Buffer.alloc(10 + (this.#noZeroes ? 0 : EXPORT_NAME_PADDING_BYTES));
-    bytes.writeBigUInt64BE(BigInt(found.device.sizeBytes), 0);
-    bytes.writeUInt16BE(transmissionFlags(found.device, this.#structured), 8);
-    this.#send(bytes);
+    this.#send(exportNameReply(found, this.#structured, this.#noZeroes));
     return this.#agree(found);
   }
 
@@ -203,31 +197,10 @@ export class Handshake {
       this.#refuse(option, REPLY.ERR_UNKNOWN, unknownExport(name));
       return undefined;
     }
-    for (const payload of this.#infoPayloads(found, requests)) this.#reply(option, REPLY.INFO, payload);
+    for (const payload of infoPayloads(found, requests, this.#structured))
+      this.#reply(option, REPLY.INFO, payload);
     this.#reply(option, REPLY.ACK);
     return option === OPTION.GO ? this.#agree(found) : undefined;
-  }
-
-  #infoPayloads(found: NbdExport, requests: readonly number[]): Buffer[] {
-    const { device, name, description } = found;
-    const [minimum, preferred, maximum] = blockSizes(device);
-    const payloads = [
-      encodeInfo(INFO.EXPORT, [
-        [8, device.sizeBytes],
-        [2, transmissionFlags(device, this.#structured)],
-      ]),
-      // Unasked too: a minimum of 1 binds nobody, and a client that ignores types it did not ask for loses nothing.
-      encodeInfo(INFO.BLOCK_SIZE, [
-        [4, minimum],
-        [4, preferred],
-        [4, maximum],
-      ]),
-    ];
-    if (requests.includes(INFO.NAME)) payloads.push(encodeInfoText(INFO.NAME, name));
-    if (requests.includes(INFO.DESCRIPTION) && description !== undefined) {
-      payloads.push(encodeInfoText(INFO.DESCRIPTION, description));
-    }
-    return payloads;
   }
 
   #contexts(option: number, { name, queries }: ContextOption): void {
