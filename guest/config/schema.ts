@@ -3,7 +3,9 @@ import * as v from 'valibot';
 import { isPosternError } from '../../shared/errors.ts';
 import { policySchema } from '../../shared/policy/policy.ts';
 import { parseTransportAddress } from '../../shared/transport/address.ts';
+import type { Endpoint } from '../../shared/wire/endpoint.ts';
 import { parseLoopback } from '../proxy/loopback.ts';
+import { DNS_PORT } from '../resolve/plain.ts';
 
 /** What an owner can bear to wait for a parent that boots at the same time. */
 const GATE_TIMEOUT_DEFAULT_SECONDS = 60;
@@ -33,11 +35,30 @@ const loopbackAddress = v.pipe(
   }),
 );
 
-const ipAddress = v.pipe(
-  v.string('an IP address'),
-  v.check((text) => ipaddr.IPv4.isValidFourPartDecimal(text) || ipaddr.IPv6.isValid(text), 'an IP address'),
-  v.transform((text) => ipaddr.parse(text).toString()),
+const RESOLVER_EXPECTED =
+  'an IP address, with a port where it is not 53, such as 192.0.2.53 or [2001:db8::53]:5353';
+
+const resolverAddress = v.pipe(
+  v.string(RESOLVER_EXPECTED),
+  v.rawTransform(({ dataset, addIssue, NEVER }): Endpoint => {
+    const endpoint = parseResolver(dataset.value);
+    if (endpoint !== undefined) return endpoint;
+    addIssue({ message: RESOLVER_EXPECTED });
+    return NEVER;
+  }),
 );
+
+function parseResolver(text: string): Endpoint | undefined {
+  const [, bracketed, plain, digits] = /^(?:\[(.+)\]|([^[\]]+?))(?::(\d{1,5}))?$/.exec(text) ?? [];
+  // A bare IPv6 address has colons of its own: it is one only as a whole.
+  if (ipaddr.IPv6.isValid(text)) return { address: ipaddr.parse(text).toString(), port: DNS_PORT };
+  const address = bracketed ?? plain ?? '';
+  const port = digits === undefined ? DNS_PORT : Number(digits);
+  const isAddress =
+    bracketed === undefined ? ipaddr.IPv4.isValidFourPartDecimal(address) : ipaddr.IPv6.isValid(address);
+  if (!isAddress || port < 1 || port > 65535) return undefined;
+  return { address: ipaddr.parse(address).toString(), port };
+}
 
 const absolutePath = v.pipe(
   v.string('an absolute path'),
@@ -88,7 +109,7 @@ export const guestSchema = v.strictObject({
     {},
   ),
   resolvers: v.optional(
-    v.pipe(v.array(ipAddress, 'a list of IP addresses'), v.maxLength(4, 'at most 4 resolvers')),
+    v.pipe(v.array(resolverAddress, 'a list of IP addresses'), v.maxLength(4, 'at most 4 resolvers')),
     [],
   ),
   workload: v.optional(workload, {}),

@@ -1,10 +1,11 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
+import type { Endpoint } from '../../shared/wire/endpoint.ts';
 import type { FlowOpener } from '../flow/opener.ts';
 import type { ParsedAnswer } from './answer.ts';
 import { askBoth } from './exchange.ts';
 import type { NameResolver, Resolution, ResolvedAddress, ResolveOptions } from './resolver.ts';
 
-/** The one port that this resolver speaks to; the owner of the guest names its servers. */
+/** The servers' port unless the owner of the guest names another. */
 export const DNS_PORT = 53;
 /** What a recursive server takes for a cold name, and a bit; then the next one is asked. */
 export const SERVER_TIMEOUT_MS = 4_000;
@@ -20,13 +21,13 @@ export const PENDING_MAX_COUNT = 128;
  * the other until one answers. The parent can forge what it says: nothing is known of DNSSEC.
  */
 export class PlainResolver implements NameResolver {
-  readonly #servers: readonly string[];
+  readonly #servers: readonly Endpoint[];
   readonly #opener: FlowOpener;
   readonly #cache = new Map<string, { readonly resolution: Resolution; readonly expiresAt: number }>();
   readonly #pending = new Map<string, Promise<Resolution>>();
 
-  /** `servers` are IP addresses, at least one. */
-  constructor(servers: readonly string[], opener: FlowOpener) {
+  /** `servers`: at least one. */
+  constructor(servers: readonly Endpoint[], opener: FlowOpener) {
     this.#servers = servers;
     this.#opener = opener;
   }
@@ -69,9 +70,9 @@ export class PlainResolver implements NameResolver {
     throw new PosternError('ERR_RESOLVE_FAILED', `${name} cannot be resolved: ${detail}`, { cause: last });
   }
 
-  async #ask(server: string, name: string): Promise<Resolution> {
-    const labels = { via: 'resolver', protocol: 'tcp', port: DNS_PORT, rule: 'resolvers' } as const;
-    const tunnel = await this.#opener.open([server], labels, AbortSignal.timeout(SERVER_TIMEOUT_MS));
+  async #ask({ address, port }: Endpoint, name: string): Promise<Resolution> {
+    const labels = { via: 'resolver', protocol: 'tcp', port, rule: 'resolvers' } as const;
+    const tunnel = await this.#opener.open([address], labels, AbortSignal.timeout(SERVER_TIMEOUT_MS));
     try {
       const answers = await askBoth(tunnel.stream, name, SERVER_TIMEOUT_MS);
       return combine(name, answers.A, answers.AAAA);

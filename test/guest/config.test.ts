@@ -11,7 +11,7 @@ parent: vsock:3:5000
 policy: policy.yaml
 sessionKey: /run/postern/session.key
 proxies: {socks5: "127.0.0.1:1080", http: "[::1]:3128"}
-resolvers: [192.0.2.53, "2001:DB8:0::53"]
+resolvers: [192.0.2.53, "2001:DB8:0::53", "192.0.2.53:5353", "[2001:db8::53]:853"]
 `;
 const POLICY = 'version: 1\negress: {allow: [{fqdn: api.example.com, ports: 443}]}\n';
 
@@ -41,7 +41,10 @@ describe('the guest’s configuration', () => {
   it('is read with its policy, with defaults, and frozen', async () => {
     const config = await load(GOOD);
     assert.deepEqual(config.parent, { kind: 'vsock', cid: 3, port: 5000 });
-    assert.deepEqual(config.resolvers, ['192.0.2.53', '2001:db8::53']);
+    assert.deepEqual(
+      config.resolvers.map(({ address, port }) => `${address} ${port}`),
+      ['192.0.2.53 53', '2001:db8::53 53', '192.0.2.53 5353', '2001:db8::53 853'],
+    );
     assert.equal(config.statusSocket, '/run/postern/guest.sock');
     assert.equal(config.workload.gateTimeoutSeconds, 60);
     assert.equal(config.workload.allowPrivilegeGain, false);
