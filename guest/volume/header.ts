@@ -6,7 +6,8 @@ import { derive, KEY_BYTES, label, u32Field, VOLUME_ID_BYTES } from './keys.ts';
 
 export const HEADER_MAGIC = 0x31485650;
 export const HEADER_VERSION = 1;
-export const HEADER_MAX_BYTES = 1024;
+/** Always the same size, so that a reader can ask for exactly all of it. */
+export const HEADER_BYTES = 512;
 const VOLUME_NAME_MAX_BYTES = 128;
 const WRAP_NONCE_BYTES = 24;
 const WRAP_TAG_BYTES = 16;
@@ -56,13 +57,13 @@ export function encodeVolumeHeader(header: VolumeHeader): Buffer {
     .raw(header.ownerKey ?? Buffer.alloc(0))
     .u8(name.length)
     .raw(name);
-  return writer.finish();
+  return writer.raw(Buffer.alloc(HEADER_BYTES - writer.length)).finish();
 }
 
 /** Everything in it is unproven until a wrap has opened. @throws ERR_VOLUME_CORRUPT, ERR_VOLUME_VERSION */
 export function decodeVolumeHeader(bytes: Buffer): VolumeHeader {
-  const reader = new FieldReader(bytes.subarray(0, HEADER_MAX_BYTES), 'volume header');
-  if (bytes.length > HEADER_MAX_BYTES) throw reader.corrupt(`${bytes.length} bytes`);
+  const reader = new FieldReader(bytes, 'volume header');
+  if (bytes.length !== HEADER_BYTES) throw reader.corrupt(`${bytes.length} bytes`);
   if (reader.u32() !== HEADER_MAGIC) throw reader.corrupt('does not begin with PVH1');
   const version = reader.u16();
   if (version !== HEADER_VERSION) {
@@ -82,7 +83,7 @@ export function decodeVolumeHeader(bytes: Buffer): VolumeHeader {
   const name = reader
     .raw(reader.count(reader.u8(), VOLUME_NAME_MAX_BYTES, 1, 'bytes of a name'))
     .toString('utf8');
-  reader.end();
+  if (reader.raw(reader.remaining).some((byte) => byte !== 0)) throw reader.corrupt('bytes after its end');
   return { volumeId, anchorId, name, mode, salt, ownerKey };
 }
 

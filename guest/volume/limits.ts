@@ -15,10 +15,10 @@ export const VOLUME_MAX_BYTES = PAGE_ENTRIES ** INDEX_LEVELS * BLOCK_BYTES;
 /** Entries of SEGMENT_ENTRY_BYTES in one page of the segment table. */
 export const TABLE_PAGE_ENTRIES = 32;
 
-/** Largest commit record that is written or read: eight spilled segments of 4096 frames are 256 KiB of it. */
-export const RECORD_MAX_BYTES = 2 * 1024 * 1024;
+/** Largest commit record that is written or read: sixteen spills of two full segments and 4096 holes are 1.8 MiB. */
+export const RECORD_MAX_BYTES = 4 * 1024 * 1024;
 /** Freed intervals that one layer or record holds before it is committed by itself. */
-export const TRIMS_MAX = 16_384;
+export const TRIMS_MAX = 4096;
 export const SNAPSHOTS_MAX = 256;
 export const SNAPSHOT_NAME_MAX_BYTES = 64;
 /** Objects that hold one snapshot's list of segments; 8 list 13 million segments. */
@@ -44,13 +44,11 @@ export interface VolumeLimits {
   readonly inlineBytes: number;
   /** W: commits whose PUT may be in flight together, and how far an attach rolls forward. */
   readonly pipelineCommits: number;
-  /** Spilled segments that make a commit of their own accord, which bounds the record. */
+  /** Spills that make a commit of their own accord; at twice that, writes wait for it, which bounds the record. */
   readonly spillsPerCommit: number;
   /** Large objects whose sealed bytes are in memory at once. */
   readonly largePuts: number;
   readonly checkpointCommits: number;
-  /** Written bytes after which a checkpoint is due, however few the commits. */
-  readonly checkpointBytes: number;
   /** Changed blocks in memory after which a checkpoint is due; at twice that, writes wait for it. */
   readonly checkpointBlocks: number;
   /** Index and table pages kept in memory. */
@@ -85,7 +83,6 @@ export const DEFAULT_LIMITS: VolumeLimits = {
   spillsPerCommit: 8,
   largePuts: 3,
   checkpointCommits: 256,
-  checkpointBytes: 2048 * MIB,
   checkpointBlocks: 128 * 1024,
   pageCacheBytes: 24 * MIB,
   readCacheBytes: 32 * MIB,
@@ -98,3 +95,23 @@ export const DEFAULT_LIMITS: VolumeLimits = {
   deleteGraceMs: 60_000,
   repackBelow: 0.5,
 };
+
+/** @throws RangeError for limits that the engine cannot work within. */
+export function checkLimits(limits: VolumeLimits): void {
+  const frameBytes = FRAME_MAX_BLOCKS * BLOCK_BYTES;
+  if (limits.segmentBytes < frameBytes || limits.segmentBytes > SEGMENT_MAX_BLOCKS * BLOCK_BYTES) {
+    throw new RangeError(`segmentBytes ${limits.segmentBytes}`);
+  }
+  if (limits.inlineBytes > limits.segmentBytes) throw new RangeError(`inlineBytes ${limits.inlineBytes}`);
+  // A layer is cut into at most so many segments, which the record's decoder counts.
+  if (limits.dirtyBytes < BLOCK_BYTES || limits.dirtyBytes > 32 * limits.segmentBytes) {
+    throw new RangeError(`dirtyBytes ${limits.dirtyBytes}`);
+  }
+  // The pages from the root to one leaf, in both trees, or a lookup could chase its own evictions.
+  if (limits.pageCacheBytes < 4 * INDEX_LEVELS * BLOCK_BYTES) {
+    throw new RangeError(`pageCacheBytes ${limits.pageCacheBytes}`);
+  }
+  if (limits.spillsPerCommit < 1 || limits.spillsPerCommit > 24) {
+    throw new RangeError(`spillsPerCommit ${limits.spillsPerCommit}`);
+  }
+}

@@ -1,0 +1,169 @@
+import { PosternError } from '../../shared/errors.ts';
+import type { BlockDevice, BlockExtent } from '../nbd/device.ts';
+import { blockStatus } from './block-status.ts';
+import type { Checkpointer } from './checkpoint.ts';
+import type { CommitPoint } from './commit.ts';
+import type { VolumeEnvironment } from './environment.ts';
+import type { Committer } from './flush.ts';
+import type { FrameReader } from './frames.ts';
+import type { VolumeHeader } from './header.ts';
+import type { Health } from './health.ts';
+import type { VolumeIndex } from './index/volume-index.ts';
+import type { KeyRing } from './keyring.ts';
+import { BLOCK_BYTES, type VolumeLimits } from './limits.ts';
+import type { Memory } from './memory.ts';
+import type { VolumeObjects } from './objects.ts';
+import { ReadAhead } from './read-ahead.ts';
+import type { BlockReader } from './reader.ts';
+import type { Reaper } from './reaper.ts';
+import type { Repacker } from './repack.ts';
+import type { BlockWriter } from './writer.ts';
+
+/** Everything an attached volume is made of; put together in attach.ts. */
+export interface VolumeParts {
+  readonly header: VolumeHeader;
+  readonly epoch: number;
+  /** The state that the attach found, before its own commit. */
+  readonly attachedFrom: CommitPoint;
+  readonly objects: VolumeObjects;
+  readonly ring: KeyRing;
+  readonly environment: VolumeEnvironment;
+  readonly limits: VolumeLimits;
+  readonly health: Health;
+  readonly memory: Memory;
+  readonly index: VolumeIndex;
+  readonly frames: FrameReader;
+  readonly reader: BlockReader;
+  readonly writer: BlockWriter;
+  readonly committer: Committer;
+  readonly checkpointer: Checkpointer;
+  readonly reaper: Reaper;
+  readonly repacker: Repacker;
+  anchoredPoint(): CommitPoint;
+  /** Resolves when the anchor holds that commit or a later one. */
+  anchored(seq: number): Promise<void>;
+}
+
+/** An attached volume: the block device that NBD serves. */
+export class Volume implements BlockDevice {
+  readonly preferredBlockBytes = BLOCK_BYTES;
+  readonly readOnly = false;
+  readonly parts: VolumeParts;
+  readonly #readAhead: ReadAhead;
+  #sizeBytes: number;
+  /** Set while a restore changes the volume under everybody's feet. */
+  #isExclusive = false;
+
+  constructor(sizeBytes: number, parts: VolumeParts) {
+    this.parts = parts;
+    this.#sizeBytes = sizeBytes;
+    this.#readAhead = new ReadAhead(parts.reader, parts.limits, () => this.#sizeBytes);
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  async read(offset: number, length: number): Promise<Buffer> {
+    this.parts.health.checkRead();
+    this.#checkRange(offset, length);
+    this.#readAhead.note(offset, length);
+    const first = Math.floor(offset / BLOCK_BYTES);
+    const end = Math.ceil((offset + length) / BLOCK_BYTES);
+    const blocks = Buffer.allocUnsafe((end - first) * BLOCK_BYTES);
+    await this.parts.reader.read(first, blocks);
+    this.parts.health.checkRead();
+    const from = offset - first * BLOCK_BYTES;
+    return blocks.subarray(from, from + length);
+  }
+
+  async write(offset: number, data: Buffer, options: { readonly fua: boolean }): Promise<void> {
+    this.#checkWrite(offset, data.length);
+    await this.parts.writer.write(offset, data);
+    if (options.fua) await this.flush();
+  }
+
+  flush(): Promise<void> {
+    return this.parts.committer.flush();
+  }
+
+  async trim(offset: number, length: number, options: { readonly fua: boolean }): Promise<void> {
+    this.#checkWrite(offset, length);
+    await this.parts.writer.clear(offset, length);
+    if (options.fua) await this.flush();
+  }
+
+  async writeZeroes(
+    offset: number,
+    length: number,
+    options: { readonly fua: boolean; readonly noHole: boolean },
+  ): Promise<void> {
+    this.#checkWrite(offset, length);
+    if (options.noHole) await this.parts.writer.zero(offset, length);
+    else await this.parts.writer.clear(offset, length);
+    if (options.fua) await this.flush();
+  }
+
+  async blockStatus(offset: number, length: number): Promise<readonly BlockExtent[]> {
+    this.parts.health.checkRead();
+    this.#checkRange(offset, length);
+    return blockStatus(this.parts.memory, this.parts.index, offset, length);
+  }
+
+  async cache(offset: number, length: number): Promise<void> {
+    this.#checkRange(offset, length);
+    this.#readAhead.fetch(offset, Math.min(length, this.parts.limits.readCacheBytes / 2));
+  }
+
+  /** Stores and anchors what is dirty, says that the volume is given up, and closes. */
+  async detach(): Promise<void> {
+    const { committer, checkpointer, health } = this.parts;
+    health.check();
+    await this.flush();
+    await checkpointer.settled();
+    const seq = committer.nextSeq;
+    await committer.commit({ detach: true });
+    await this.parts.anchored(seq);
+    this.close();
+  }
+
+  /** Ends without a word to the store, as a crash would; what was acknowledged is safe all the same. */
+  close(): void {
+    this.parts.health.close();
+    this.parts.objects.close();
+  }
+
+  /** Runs alone: nothing is written meanwhile. The new size is the one that `work` gives. */
+  async exclusively(work: () => Promise<number>): Promise<void> {
+    this.parts.health.check();
+    if (this.#isExclusive) throw new PosternError('ERR_VOLUME_LIMIT', 'another restore is under way');
+    this.#isExclusive = true;
+    try {
+      this.#sizeBytes = await work();
+    } finally {
+      this.#isExclusive = false;
+    }
+  }
+
+  /** @throws ERR_VOLUME_RANGE when it would cut off what is there */
+  async grow(sizeBytes: number): Promise<void> {
+    if (sizeBytes < this.#sizeBytes) {
+      throw new PosternError('ERR_VOLUME_RANGE', `${sizeBytes} bytes are fewer than ${this.#sizeBytes}`);
+    }
+    await this.parts.committer.commit({ sizeBytes });
+    this.#sizeBytes = sizeBytes;
+  }
+
+  #checkWrite(offset: number, length: number): void {
+    this.parts.health.check();
+    this.#checkRange(offset, length);
+    if (this.#isExclusive) throw new PosternError('ERR_VOLUME_LIMIT', 'the volume is being restored');
+  }
+
+  #checkRange(offset: number, length: number): void {
+    const isWhole = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
+    if (!isWhole || offset < 0 || length < 0 || offset + length > this.#sizeBytes) {
+      throw new PosternError('ERR_VOLUME_RANGE', `${length} bytes at ${offset} of ${this.#sizeBytes}`);
+    }
+  }
+}

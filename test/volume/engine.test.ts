@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { attachVolume } from '../../guest/volume/attach.ts';
+import { createVolume } from '../../guest/volume/create.ts';
+import type { Volume } from '../../guest/volume/engine.ts';
+import { BLOCK_BYTES } from '../../guest/volume/limits.ts';
+import { World } from './world.ts';
+
+const SIZE = 4 * 1024 * 1024 + 512;
+const NO = { fua: false };
+
+async function attached(world: World): Promise<Volume> {
+  return attachVolume(world.access());
+}
+
+test('what was written is read, before and after a flush, a detach and an attach', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(SIZE));
+    const volume = await attached(world);
+    assert.equal(volume.sizeBytes, SIZE);
+    assert.deepEqual(await volume.read(0, 100), Buffer.alloc(100));
+    await volume.write(10_000, Buffer.from('across a block border'.repeat(300)), NO);
+    const text = Buffer.from('across a block border'.repeat(300));
+    assert.deepEqual(await volume.read(10_000, text.length), text);
+    await volume.flush();
+    assert.deepEqual(await volume.read(10_000, text.length), text);
+    await volume.write(SIZE - 3, Buffer.from('end'), NO);
+    await volume.detach();
+    const again = await attached(world);
+    assert.deepEqual(await again.read(10_000, text.length), text);
+    assert.deepEqual(await again.read(9_990, 10), Buffer.alloc(10));
+    assert.equal((await again.read(SIZE - 3, 3)).toString(), 'end');
+    await again.detach();
+  });
+});
+
+test('a flush of up to inlineBytes is exactly one PUT, and a clean one none', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(SIZE));
+    const volume = await attached(world);
+    const { counts } = volume.parts.objects;
+    for (const blocks of [1, 3, 8]) {
+      await volume.write(0, Buffer.alloc(blocks * BLOCK_BYTES, blocks), NO);
+      const before = counts.puts;
+      await volume.flush();
+      assert.equal(counts.puts - before, 1);
+      await volume.flush();
+      assert.equal(counts.puts - before, 1);
+    }
+    await volume.write(0, Buffer.alloc(12 * BLOCK_BYTES, 1), NO);
+    const before = counts.puts;
+    await volume.flush();
+    assert.equal(counts.puts - before, 2);
+    volume.close();
+  });
+});
+
+test('flushes of one turn share a commit', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(SIZE));
+    const volume = await attached(world);
+    const before = volume.parts.committer.commitCount;
+    await Promise.all(
+      Array.from({ length: 16 }, async (_, index) => {
+        await volume.write(index * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, index), NO);
+        await volume.flush();
+      }),
+    );
+    assert.ok(volume.parts.committer.commitCount - before <= 2);
+    volume.close();
+  });
+});
+
+test('a cold read is exactly one range GET', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(SIZE));
+    const volume = await attached(world);
+    await volume.write(0, Buffer.alloc(8 * BLOCK_BYTES, 5), NO);
+    await volume.detach();
+    const again = await attached(world);
+    const { counts } = again.parts.objects;
+    const before = { ...counts };
+    assert.deepEqual(await again.read(3 * BLOCK_BYTES, BLOCK_BYTES), Buffer.alloc(BLOCK_BYTES, 5));
+    assert.equal(counts.gets - before.gets, 1);
+    assert.equal(counts.getBytes - before.getBytes, 8 * BLOCK_BYTES + 16);
+    again.close();
+  });
+});
+
+test('holes read as zeros, are reported as holes, and give their space back', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(64 * 1024 * 1024));
+    const volume = await attached(world);
+    for (let at = 0; at < 64; at += 8) {
+      await volume.write(at * BLOCK_BYTES, Buffer.alloc(8 * BLOCK_BYTES, at + 1), NO);
+      await volume.flush();
+    }
+    await volume.trim(100, 40 * BLOCK_BYTES, NO);
+    assert.deepEqual(await volume.read(0, 100), Buffer.alloc(100, 1));
+    assert.deepEqual(await volume.read(100, 200), Buffer.alloc(200));
+    const extents = await volume.blockStatus(0, 64 * 1024 * 1024);
+    assert.deepEqual(
+      extents.map(({ length, hole }) => [length, hole]),
+      [
+        [BLOCK_BYTES, false],
+        [39 * BLOCK_BYTES, true],
+        [24 * BLOCK_BYTES, false],
+        [64 * 1024 * 1024 - 64 * BLOCK_BYTES, true],
+      ],
+    );
+    await volume.trim(0, 64 * 1024 * 1024, NO);
+    await volume.flush();
+    await volume.parts.checkpointer.request();
+    await volume.parts.checkpointer.request();
+    await volume.parts.reaper.drained();
+    const left = world.objects.keys().filter((key) => key.startsWith('vol/s/') || key.startsWith('vol/c/'));
+    assert.ok(left.length <= 8, left.join('\n'));
+    await volume.detach();
+  });
+});
