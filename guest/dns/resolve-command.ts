@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { isIP } from 'node:net';
 import { Command } from 'commander';
 import { EXIT } from '../../shared/cli/exit.ts';
 import { PosternError } from '../../shared/errors.ts';
@@ -9,9 +8,8 @@ import { DomainName } from './name.ts';
 import { answerLines } from './presentation.ts';
 import { ROOT_ANCHORS } from './root-anchor.ts';
 import { rcodeName, typeNumber } from './types.ts';
-import { directTcpUpstream } from './upstream/tcp.ts';
-import { addressText, type SocketAddress, udpUpstream } from './upstream/udp.ts';
-import type { UpstreamResolver } from './upstream/upstream.ts';
+import { parseResolverAddress, type ResolverAddress } from './upstream/address.ts';
+import { DIRECT, resolverFor } from './upstream/resolvers.ts';
 import { Validator, type Verdict } from './validator.ts';
 
 interface ResolveOptions {
@@ -31,12 +29,7 @@ export function command(): Command {
     .description('ask a resolver that is not trusted, and validate its answer from the trust anchor')
     .argument('<name>', 'the name to ask for')
     .argument('[type]', 'its type: A, AAAA, HTTPS, TYPE65 ...', 'A')
-    .option(
-      '--server <ip[:port]>',
-      'resolver to ask; several are asked in turn (default: the system’s)',
-      gather,
-      [],
-    )
+    .option('--server <ip[:port]>', 'resolver to ask, several in turn (default: the system’s)', gather, [])
     .option('--trust-anchor <file>', 'DS or DNSKEY records, one a line (default: the root’s, shipped)')
     .option('--negative-anchor <name>', 'take this zone as unsigned (RFC 7646); may be repeated', gather, [])
     .option('--at <epoch>', 'seconds since 1970 to validate at (default: this machine’s clock)')
@@ -50,6 +43,8 @@ const EXAMPLES = `
 Examples:
   postern resolve www.example.com
   postern resolve example.com AAAA --server 192.0.2.53 --explain
+  postern resolve example.com --server tls:192.0.2.53#dns.example.net
+  postern resolve example.com --server https:192.0.2.53#dns.example.net/dns-query
   postern resolve db.internal.example --server 192.0.2.53:5353 --trust-anchor internal.ds --json
 
 The verdict is secure (proven from the anchor), insecure (proven to be unsigned), bogus (wrong, stripped, or not to be
@@ -64,7 +59,7 @@ async function run(nameText: string, typeText: string, options: ResolveOptions):
   const anchors = await readAnchors(options.trustAnchor);
   const at = options.at === undefined ? undefined : readEpoch(options.at);
   const validator = new Validator({
-    resolvers: servers.map((server) => directResolver(server)),
+    resolvers: servers.map((server) => resolverFor(server, DIRECT)),
     anchors: new TrustAnchors(
       anchors,
       options.negativeAnchor.map((text) => DomainName.parse(text)),
@@ -89,12 +84,7 @@ function toJson(verdict: Verdict): Record<string, unknown> {
   };
 }
 
-/** A resolver reached straight from this machine, UDP first. */
-function directResolver(server: SocketAddress): UpstreamResolver {
-  return { name: addressText(server), ways: [udpUpstream(server), directTcpUpstream(server)] };
-}
-
-async function readServers(texts: readonly string[]): Promise<SocketAddress[]> {
+async function readServers(texts: readonly string[]): Promise<ResolverAddress[]> {
   if (texts.length > 0) return texts.map((text) => parseServer(text));
   const text = await readFile(RESOLV_CONF, 'utf8').catch((cause: unknown) => {
     throw new PosternError('ERR_CONFIG_UNREADABLE', `${RESOLV_CONF} cannot be read; name a --server`, {
@@ -103,17 +93,15 @@ async function readServers(texts: readonly string[]): Promise<SocketAddress[]> {
   });
   const found = [...text.matchAll(/^nameserver\s+([0-9a-fA-F.:]+)/gm)].map(([, address = '']) => address);
   if (found.length === 0) throw badInput('--server', 'nothing', `IP:PORT (${RESOLV_CONF} names no resolver)`);
-  return found.map((address) => ({ address, port: 53 }));
+  return found.map((address) => parseServer(address));
 }
 
-function parseServer(text: string): SocketAddress {
-  const match = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/.exec(text);
-  const address = match?.[1] ?? match?.[2] ?? text;
-  const port = Number(match?.[3] ?? 53);
-  if (isIP(address) === 0 || port < 1 || port > 0xffff) {
-    throw badInput('--server', text, 'IP, IP:PORT or [IPv6]:PORT');
+function parseServer(text: string): ResolverAddress {
+  const server = parseResolverAddress(text);
+  if (server === undefined) {
+    throw badInput('--server', text, 'IP, IP:PORT, [IPv6]:PORT, tls:IP#NAME or https:IP#NAME/path');
   }
-  return { address, port };
+  return server;
 }
 
 async function readAnchors(file: string | undefined): Promise<ReturnType<typeof parseAnchors>> {

@@ -1,20 +1,12 @@
 import { createSocket } from 'node:dgram';
 import { isIPv6 } from 'node:net';
 import { PosternError } from '../../../shared/errors.ts';
+import { addressText, type SocketAddress } from './address.ts';
 import { answersQuery } from './query.ts';
 import type { Upstream } from './upstream.ts';
 
 /** Datagrams that are not the answer, after which the exchange is given up: somebody is guessing. */
 const STRAYS_MAX = 64;
-
-export interface SocketAddress {
-  readonly address: string;
-  readonly port: number;
-}
-
-export function addressText({ address, port }: SocketAddress): string {
-  return isIPv6(address) ? `[${address}]:${port}` : `${address}:${port}`;
-}
 
 /**
  * Plain UDP from this machine. Every exchange has its own socket: the kernel picks the source port at random and, the
