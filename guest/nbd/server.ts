@@ -46,16 +46,13 @@ export class NbdServer implements ExportTable {
   }
 
   /**
-   * Serves the export no longer. Its connections answer what they have begun and close; whatever is left after
+   * Serves the export no longer. Its connections, the kernel's included, answer what they have begun and close; whatever is left after
    * `graceMs` is cut. Resolves when the device is no longer used by any connection that answers.
    */
   async remove(name: string, graceMs: number): Promise<void> {
-    const removed = this.#exports.get(name);
     this.#exports.delete(name);
-    await this.#shutDown(
-      [...this.#connections].filter((one) => one.export === removed),
-      graceMs,
-    );
+    const using = [...this.#connections].filter((connection) => connection.export?.name === name);
+    await this.#shutDown(using, graceMs);
   }
 
   /** As `remove` for every export; streams that come later are refused. */

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { stat } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
-import { COMMAND, NBD_ERROR } from '../../../guest/nbd/constants.ts';
+import { COMMAND, NBD_ERROR, OPTION, OPTION_REPLY } from '../../../guest/nbd/constants.ts';
+import { streamPair } from '../../../shared/transport/pair.ts';
 import { MemoryDevice } from './memory-device.ts';
 import { RunningServer } from './running-server.ts';
 
@@ -167,6 +168,22 @@ describe('NBD exports that go away', () => {
     await running.server.remove('', 10);
     assert.equal((await client.readToEnd()).length, 0);
     device.waiting.splice(0).forEach((go) => void go());
+  });
+
+  it('takes the kernel’s connections along, and nobody else’s', async (t) => {
+    const served = { name: 'a', device: new MemoryDevice(512) };
+    const running = await RunningServer.start([served]);
+    t.after(() => running.close());
+    const choosing = await running.connect();
+    await choosing.hello();
+    const [near, far] = streamPair();
+    near.on('end', () => near.end()).resume();
+    const closed = running.server.serveKernel(far, served);
+    await running.server.remove('nothing', 5000);
+    assert.equal(running.server.connectionCount, 2);
+    await running.server.remove('a', 5000);
+    await closed;
+    assert.equal((await choosing.option(OPTION.LIST)).at(-1)?.reply, OPTION_REPLY.ACK);
   });
 
   it('takes a name once', async (t) => {

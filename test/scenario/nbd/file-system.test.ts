@@ -25,12 +25,12 @@ describe('file systems over the NBD server', { skip }, () => {
     server = spawn(process.execPath, [script, socket, String(DEVICE_BYTES)], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    if (server.stdout !== null) await once(server.stdout, 'data');
+    if (server.stdout !== null) await Promise.race([once(server.stdout, 'data'), failed(server)]);
     await mkdir(join(folder, 'fuse'));
     await mkdir(join(folder, 'mounted'));
     const uri = `nbd+unix:///?socket=${socket}`;
     fuse = spawn('nbdfuse', [join(folder, 'fuse'), uri], { stdio: 'inherit' });
-    while (!(await exists(join(folder, 'fuse/nbd')))) await new Promise((resolve) => setTimeout(resolve, 20));
+    await Promise.race([untilThere(join(folder, 'fuse/nbd')), failed(fuse)]);
   });
   after(async () => {
     const ended = [server, fuse].map((child) => child !== undefined && once(child, 'exit'));
@@ -53,9 +53,23 @@ describe('file systems over the NBD server', { skip }, () => {
   }
 });
 
+async function untilThere(path: string): Promise<void> {
+  while (!(await exists(path))) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
 async function exists(path: string): Promise<boolean> {
   return access(path).then(
     () => true,
     () => false,
   );
+}
+
+/** Rejects when the program ends, which it should not while it is needed; never resolves. */
+function failed(child: ChildProcess): Promise<never> {
+  const ended = new Promise<never>((_, reject) => {
+    child.once('exit', (code) => reject(new Error(`${child.spawnfile} ended with ${code}`)));
+  });
+  // Its end after the tests is awaited elsewhere.
+  ended.catch(() => {});
+  return ended;
 }
