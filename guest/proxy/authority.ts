@@ -26,6 +26,7 @@ export function parseAuthority(text: string, defaultPort?: number): Authority | 
  * rewrites hosts and paths, and a proxy passes on what the client wrote. User information is not accepted.
  */
 export function parseAbsoluteUri(text: string, method: string): AbsoluteUri | undefined {
+  if (!/^[\x21-\x7e]*$/.test(text)) return undefined;
   const match = /^http:\/\/([^/?#]+)([/?][^#\s]*)?$/i.exec(text);
   const authority = parseAuthority(match?.[1] ?? '', 80);
   if (match === null || authority === undefined) return undefined;

@@ -64,22 +64,35 @@ function forward(tunnel: Tunnel, uri: AbsoluteUri, request: IncomingMessage, res
     return;
   }
   const upstream = openRequest(tunnel, uri, request);
+  /** Whose answer the client gets. */
+  let answerOf: 'nobody' | 'origin' | 'proxy' = 'nobody';
   const giveUp = (cause: Error): void => {
+    clearTimeout(timer);
     tunnel.cancel();
     upstream.destroy();
-    if (response.headersSent || response.destroyed) breakOff(response);
-    else answer(request, response, failureOfError(upstreamError(cause, uri)));
+    if (answerOf === 'origin' && !response.writableEnded) breakOff(response);
+    if (answerOf !== 'nobody') return;
+    answerOf = 'proxy';
+    answer(request, response, failureOfError(upstreamError(cause, uri)));
   };
   const timer = setTimeout(() => {
     giveUp(new PosternError('ERR_FLOW_TIMEOUT', `${uri.host} did not answer in ${RESPONSE_TIMEOUT_MS} ms`));
   }, RESPONSE_TIMEOUT_MS);
-  upstream.once('close', () => clearTimeout(timer));
+  upstream.once('close', () => {
+    // An answer that node:http drops without an error: 101, which nobody asked for.
+    if (answerOf === 'nobody') giveUp(new Error('it changed the protocol'));
+  });
   upstream.on('error', giveUp);
   upstream.on('continue', () => {
     if (!response.headersSent && !response.destroyed) response.writeContinue();
   });
   upstream.on('response', (incoming) => {
     clearTimeout(timer);
+    const { statusCode = 0 } = incoming;
+    // node:http reads a status such as 099, and throws when it is to write it.
+    if (statusCode < 200) return giveUp(new Error(`status ${statusCode}`));
+    if (answerOf !== 'nobody') return;
+    answerOf = 'origin';
     relay(tunnel, incoming, request, response);
   });
   response.once('close', () => {
@@ -125,12 +138,17 @@ function relay(
   const headers = endToEndHeaders(incoming.rawHeaders);
   // Bytes of a body that nobody reads must not be taken for the next request.
   if (!request.complete) headers.push('Connection', 'close');
-  response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
+  response.writeHead(incoming.statusCode ?? 502, writableText(incoming.statusMessage ?? ''), headers);
   incoming.once('error', () => {
     tunnel.cancel();
     breakOff(response);
   });
   incoming.pipe(response);
+}
+
+/** A reason phrase as RFC 9112 section 4 has it; an origin may send any bytes, and node:http would not write them. */
+function writableText(text: string): string {
+  return /^[\t\x20-\x7e\x80-\xff]*$/.test(text) ? text : '';
 }
 
 /** By a reset: the client must not take half an answer for a whole one, whatever frames its end. */

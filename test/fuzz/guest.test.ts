@@ -255,3 +255,41 @@ test('the agent’s listeners live through mutated streams, and keep nothing', a
   await fixture.close();
   workload.close();
 });
+
+test('an origin that answers in mutated HTTP harms nothing but its own answer', async (t) => {
+  const seed = fuzzSeed();
+  const random = new SeededRandom(seed);
+  t.diagnostic(`SEED=${seed}`);
+  const corpus = [
+    'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: b\r\n\r\nhello',
+    'HTTP/1.1 099 \x01\x7f\r\nContent-Length: 0\r\n\r\n',
+    'HTTP/1.1 999 \u00e9\x00\r\n\r\nrest',
+    'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n',
+    'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.0 200 OK\r\n\r\nbody',
+    'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbytes',
+    'HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n',
+    'HTTP/1.1 204 No Content\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\nxxxxxxxxx',
+  ].map((text) => Buffer.from(text, 'latin1'));
+  let answers = 0;
+  const origin = await listenTcp((socket) => {
+    socket.once('data', () => {
+      // Each of the corpus as it is first.
+      socket.end(corpus[answers] ?? mutate(random, corpus));
+      socket.resume();
+      answers += 1;
+    });
+  });
+  const fixture = await startFixture({ policy: 'egress: {allow: [{ip: 192.0.2.7, ports: 80}]}' });
+  fixture.parent.route('192.0.2.7', 80, origin.server);
+  for (let round = 0; round < fuzzRounds(150); round += 1) {
+    const socket = await connectTcp(fixture.httpPort, '::1');
+    socket.on('error', () => {});
+    socket.end('GET http://192.0.2.7/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+    const { bytes } = await readAll(socket);
+    assert.match(bytes.toString('latin1'), /^(HTTP\/1\.1 [1-9]\d\d |$)/);
+    socket.destroy();
+  }
+  while (fixture.agent.report().flows.count > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await fixture.close();
+  origin.close();
+});
