@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { FlowOutcome, StartFlow } from '../../shared/flow/flow.ts';
+import { resetSocket } from '../../shared/flow/splice.ts';
 import type { Logger } from '../../shared/log.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import type { Endpoint } from '../../shared/wire/endpoint.ts';
@@ -89,7 +90,7 @@ class Arrival {
     observer.onInboundOpen(guest, outcome);
     const details = { servicePort, client: this.#ends?.client.address, reason };
     audit.say(guest.name, `inbound ${servicePort} ${reason}`, 'inbound client turned away', details);
-    if (!this.#client.destroyed) this.#client.resetAndDestroy();
+    resetSocket(this.#client);
   }
 
   #splice(stream: Stream, session: Session, flowId: number): void {

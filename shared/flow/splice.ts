@@ -91,6 +91,9 @@ function maxWriteBytes(tunnel: Stream): number {
 /** RST towards the application where the socket is TCP; a unix socket (in tests) has only close. */
 export function resetSocket(socket: Socket): void {
   if (socket.destroyed) return;
+  const closing = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0;
   if (socket.remoteFamily === undefined) socket.destroy();
+  // libuv refuses to reset a socket whose shutdown is under way, and Node then never closes it. It takes one turn.
+  else if (closing) socket.once('finish', () => resetSocket(socket));
   else socket.resetAndDestroy();
 }

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { Flow, FlowOutcome } from '../../shared/flow/flow.ts';
-import { startFlow } from '../../shared/flow/splice.ts';
+import { resetSocket, startFlow } from '../../shared/flow/splice.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 
 /** A chain as in production: client - TCP - [flow] - unix - [flow] - TCP - server. */
@@ -234,3 +234,13 @@ async function settled(read: () => number): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 300));
   }
 }
+
+test('a socket that was ended in the same turn is reset and closed all the same', async () => {
+  const [client] = await tcpPair();
+  const failures: Error[] = [];
+  client.on('error', (error) => failures.push(error));
+  client.end();
+  resetSocket(client);
+  await once(client, 'close');
+  assert.deepEqual(failures, []);
+});

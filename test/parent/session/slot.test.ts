@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { randomBytes, randomInt } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import type { Claims } from '../../../parent/session/claims.ts';
 import { hashKey } from '../../../parent/session/claims.ts';
 import { SessionSlot } from '../../../parent/session/slot.ts';
 import { isPosternError, PosternError } from '../../../shared/errors.ts';
+import { fuzzRounds, fuzzSeed, SeededRandom } from '../../fuzz/fuzz.ts';
 
 const [ANNE, BOB] = [randomBytes(32), randomBytes(32)];
 const IDENTITY = 'cid:16';
@@ -133,15 +134,15 @@ test('of two first claims at once exactly one wins, and a release waits for it',
  * Whatever happens in whatever order: a key gets in only if it is the one remembered or none is, and never beside a
  * live session. Some steps overlap with the next.
  */
-test('a random walk never lets a second key in', async () => {
-  const seed = Number(process.env['SEED'] ?? randomInt(2 ** 31));
-  process.stdout.write(`# seed ${seed}\n`);
-  const random = mulberry32(seed);
-  const rounds = process.env['SLOW'] === '1' ? 20_000 : 2_000;
+test('a random walk never lets a second key in', async (t) => {
+  const seed = fuzzSeed();
+  t.diagnostic(`seed ${seed}`);
+  const random = new SeededRandom(seed);
+  const rounds = fuzzRounds(2_000);
   const steps: readonly Step[] = ['anne', 'bob', 'vacate', 'release', 'break', 'mend', 'mend', 'restart'];
   const walk = new Walk();
   for (let round = 0; round < rounds; round += 1) {
-    const step = steps[Math.floor(random() * steps.length)] ?? 'mend';
+    const step = random.pick(steps);
     const slot = await walk.slot;
     const remembered = walk.claims.stored;
     const liveBefore = slot.state.kind === 'live';
@@ -157,14 +158,3 @@ test('a random walk never lets a second key in', async () => {
     }
   }
 });
-
-/** A small generator of which the seed is all there is to know. */
-function mulberry32(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
