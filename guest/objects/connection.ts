@@ -1,4 +1,5 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
+import { allocateBody } from '../../shared/objects/bodies.ts';
 import { ambiguous, corrupt, unavailable } from '../../shared/objects/failure.ts';
 import { OBJECT_MAX_BYTES } from '../../shared/objects/store.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
@@ -29,8 +30,8 @@ interface Outstanding {
   readonly request: ObjectRequest;
   /** The body of a PUT; dropped when the caller gave up. */
   sending: Buffer;
-  /** Every byte of the body is with the stream: whether the PUT happens is up to the parent. */
-  sent: boolean;
+  /** The body was handed to the writer. */
+  started: boolean;
   granted: boolean;
   /** Undefined once the caller has its answer, or gave up: then the rest is read and dropped. */
   settle: { resolve(answer: Answer): void; reject(error: PosternError): void } | undefined;
@@ -124,7 +125,7 @@ export class ObjectConnection {
       const outstanding: Outstanding = {
         request,
         sending,
-        sent: sending.length === 0,
+        started: false,
         granted: false,
         settle,
         arriving: undefined,
@@ -143,16 +144,20 @@ export class ObjectConnection {
   }
 
   #sendBody(requestId: number, outstanding: Outstanding): void {
-    if (outstanding.sent) return;
-    void this.#writer.sendBody(requestId, outstanding.sending).then((end) => {
-      outstanding.sent ||= end === 'sent';
-    });
+    outstanding.started = true;
+    void this.#writer.sendBody(requestId, outstanding.sending);
+  }
+
+  /** Every byte of a PUT is with the stream: whether it happens is up to the parent. */
+  #isSent(requestId: number, { request, started }: Outstanding): boolean {
+    return request.op === 'put' && started && !this.#writer.hasBody(requestId);
   }
 
   #cancel(requestId: number, reason: unknown): void {
     const outstanding = this.#outstanding.get(requestId);
     if (outstanding?.settle === undefined) return;
     const { settle } = outstanding;
+    const error = lossOf(this.#isSent(requestId, outstanding), unavailable('given up', reason));
     outstanding.settle = undefined;
     outstanding.sending = NOTHING;
     if (outstanding.arriving !== undefined) outstanding.arriving.body = NOTHING;
@@ -162,7 +167,7 @@ export class ObjectConnection {
       this.#fail(unavailable('the parent does not answer a cancelled request'));
     }, CANCEL_TIMEOUT_MS);
     outstanding.cancelTimer.unref();
-    settle.reject(lossOf(outstanding, unavailable('given up', reason)));
+    settle.reject(error);
   }
 
   #guard(work: () => void): void {
@@ -228,13 +233,13 @@ export class ObjectConnection {
       this.#finish(requestId, outstanding, reply, NOTHING);
       return;
     }
-    const sizeBytes = bodyBytes(outstanding, reply);
+    const sizeBytes = bodyBytes(outstanding.request, reply, this.#isSent(requestId, outstanding));
     if (sizeBytes === 0) {
       this.#finish(requestId, outstanding, reply, NOTHING);
       return;
     }
     const kept = outstanding.settle === undefined ? 0 : sizeBytes;
-    outstanding.arriving = { reply, sizeBytes, body: Buffer.allocUnsafeSlow(kept), filledBytes: 0 };
+    outstanding.arriving = { reply, sizeBytes, body: allocateBody(kept), filledBytes: 0 };
   }
 
   #onData(requestId: number, piece: Buffer): void {
@@ -277,9 +282,9 @@ export class ObjectConnection {
       // Where nobody waits for the greeting any more.
     });
     this.#welcome.reject(error);
-    for (const outstanding of this.#outstanding.values()) {
+    for (const [requestId, outstanding] of this.#outstanding) {
       clearTimeout(outstanding.cancelTimer);
-      outstanding.settle?.reject(lossOf(outstanding, error));
+      outstanding.settle?.reject(lossOf(this.#isSent(requestId, outstanding), error));
       outstanding.settle = undefined;
     }
     this.#outstanding.clear();
@@ -287,10 +292,9 @@ export class ObjectConnection {
   }
 }
 
-/** What the loss of an answer means for its caller. */
-function lossOf(outstanding: Outstanding, error: PosternError): PosternError {
-  if (outstanding.request.op === 'put' && outstanding.sent) return ambiguous(error.message, error);
-  return error;
+/** What the loss of an answer means for its caller, by whether it was a PUT whose last byte went. */
+function lossOf(sent: boolean, error: PosternError): PosternError {
+  return sent ? ambiguous(error.message, error) : error;
 }
 
 /** What a request moves at most. */
@@ -304,7 +308,7 @@ export function mostBytes(request: ObjectRequest): number {
  * The bytes of DATA that must follow a reply.
  * @throws PosternError ERR_STORE_CORRUPT for a reply that does not answer the request
  */
-function bodyBytes({ request, sent }: Outstanding, reply: ObjectReply): number {
+function bodyBytes(request: ObjectRequest, reply: ObjectReply, sent: boolean): number {
   const { status } = reply;
   if ('detail' in reply) {
     if (status === 'ambiguous' && request.op !== 'put' && request.op !== 'delete')

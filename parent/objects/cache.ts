@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, open, readdir, realpath, rename, unlink, writeFile } from 'node:fs/promises';
 import { PosternError } from '../../shared/errors.ts';
+import { allocateBody } from '../../shared/objects/bodies.ts';
 import { type ByteRange, OBJECT_MAX_BYTES, type ObjectStore } from '../../shared/objects/store.ts';
 import { errnoOf } from './folders.ts';
 
@@ -109,7 +110,7 @@ class CacheFiles {
     try {
       const handle = await open(this.#fileOf(key), 'r');
       try {
-        const bytes = Buffer.allocUnsafeSlow(length);
+        const bytes = allocateBody(length);
         const { bytesRead } = await handle.read(bytes, 0, length, offset);
         if (bytesRead === length) return bytes;
       } finally {

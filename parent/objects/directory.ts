@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, realpath, stat, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { PosternError } from '../../shared/errors.ts';
+import { allocateBody } from '../../shared/objects/bodies.ts';
 import { checkedStore } from '../../shared/objects/checked.ts';
 import { ambiguous, corrupt, throwIfAborted, unavailable } from '../../shared/objects/failure.ts';
 import {
@@ -235,7 +236,7 @@ class DirectoryStore implements ObjectStore {
 }
 
 async function readFully(handle: FileHandle, key: string, range: ByteRange): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafeSlow(range.length);
+  const bytes = allocateBody(range.length);
   for (let filled = 0; filled < range.length; ) {
     const { bytesRead } = await handle.read(bytes, filled, range.length - filled, range.offset + filled);
     if (bytesRead === 0) throw corrupt(`${key}: the file ends after ${range.offset + filled} bytes`);

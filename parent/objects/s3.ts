@@ -7,6 +7,7 @@ import {
   S3Client,
   type S3ClientConfig,
 } from '@aws-sdk/client-s3';
+import { allocateBody } from '../../shared/objects/bodies.ts';
 import { checkedStore } from '../../shared/objects/checked.ts';
 import { corrupt, throwIfAborted } from '../../shared/objects/failure.ts';
 import { isKey } from '../../shared/objects/key.ts';
@@ -205,7 +206,7 @@ async function readBody(
   body: AsyncIterable<Buffer> | undefined,
   sizeBytes: number,
 ): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafeSlow(sizeBytes);
+  const bytes = allocateBody(sizeBytes);
   let filledBytes = 0;
   for await (const piece of body ?? []) {
     if (filledBytes + piece.length > sizeBytes) throw corrupt(`${key}: more than ${sizeBytes} bytes`);

@@ -1,4 +1,5 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
+import { allocateBody, recycleBody } from '../../shared/objects/bodies.ts';
 import type { ByteBudget } from '../../shared/objects/budget.ts';
 import { checkObjectSize, checkRange } from '../../shared/objects/checked.ts';
 import { unavailable } from '../../shared/objects/failure.ts';
@@ -261,6 +262,8 @@ export class ServedStream {
       const status = await this.#options.store.putIfAbsent(key, served.body.bytes, {
         signal: served.controller.signal,
       });
+      // Only after a plain answer: a PUT that failed may still be on its way somewhere.
+      recycleBody(served.body.bytes);
       await this.#reply(requestId, { status });
     } finally {
       this.#budget.release(budgetBytes);
@@ -335,7 +338,10 @@ export class ServedStream {
 
   async #replyBody(requestId: number, reply: ObjectReply, bytes: Buffer): Promise<void> {
     await this.#reply(requestId, reply);
-    if ((await this.#writer.sendBody(requestId, bytes)) === 'sent') return;
+    if ((await this.#writer.sendBody(requestId, bytes)) === 'sent') {
+      recycleBody(bytes);
+      return;
+    }
     await this.#reply(requestId, { status: 'cancelled', detail: '' });
   }
 }
@@ -348,7 +354,7 @@ function incomingBody(sizeBytes: number): IncomingBody {
   // A body that is given up while nobody waits for it yet is no unhandled rejection.
   complete.promise.catch(() => {});
   if (sizeBytes === 0) complete.resolve();
-  return { bytes: Buffer.allocUnsafeSlow(sizeBytes), filledBytes: 0, complete };
+  return { bytes: allocateBody(sizeBytes), filledBytes: 0, complete };
 }
 
 const FAILURES = new Map<string, FailureStatus>([

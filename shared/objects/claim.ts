@@ -1,4 +1,5 @@
 import { isPosternError } from '../errors.ts';
+import { recycleBody } from './bodies.ts';
 import { isRetryable } from './failure.ts';
 import { OBJECT_MAX_BYTES, type ObjectStore, type StoreOptions } from './store.ts';
 
@@ -19,7 +20,9 @@ export async function compareObject(
   if (bytes.length === 0) return 'same';
   const found = await store.get(key, { ...options, range: { offset: 0, length: bytes.length } });
   if (found === undefined) return 'absent';
-  return found.equals(bytes) ? 'same' : 'different';
+  const same = found.equals(bytes);
+  recycleBody(found);
+  return same ? 'same' : 'different';
 }
 
 /**

@@ -12,11 +12,14 @@
  * `head` shows has outlived its own.
  */
 export interface ObjectStore {
-  /** `exists`: an object with that key was there before; whether it has the same bytes is the caller's question. */
+  /**
+   * `exists`: an object with that key was there before; whether it has the same bytes is the caller's question. The
+   * bytes are not copied: after a failure they may still be on their way, and are not written to again.
+   */
   putIfAbsent(key: string, bytes: Buffer, options?: StoreOptions): Promise<'created' | 'exists'>;
   /**
    * The whole object, or exactly `range.length` bytes of it; a range behind the object's end, or a shorter answer, is
-   * ERR_STORE_CORRUPT. The caller owns the buffer. Give the range wherever the length is known: without one, memory
+   * ERR_STORE_CORRUPT. The caller owns the buffer, and may give it to `recycleBody` when done (bodies.ts). Give the range wherever the length is known: without one, memory
    * for the largest object is set aside at both ends.
    */
   get(key: string, options?: StoreOptions & { readonly range?: ByteRange }): Promise<Buffer | undefined>;

@@ -8,7 +8,7 @@ interface Body {
   done(result: BodyEnd): void;
 }
 
-/** `sent`: every byte is with the stream. `dropped`: cancelled or the stream closed, and some byte never went. */
+/** `sent`: the kernel has every byte. `dropped`: cancelled or the stream closed, and some byte may not have gone. */
 export type BodyEnd = 'sent' | 'dropped';
 
 /**
@@ -39,7 +39,7 @@ export class ObjectWriter {
     });
   }
 
-  /** One body a request. The bytes are not copied: they stay as they are until the request is over. */
+  /** One body a request. The bytes are not copied: they stay as they are until this resolves. */
   sendBody(requestId: number, bytes: Buffer): Promise<BodyEnd> {
     if (bytes.length === 0) return Promise.resolve('sent');
     if (this.#stream.destroyed) return Promise.resolve('dropped');
@@ -49,7 +49,12 @@ export class ObjectWriter {
     });
   }
 
-  /** Stops a body between two frames; nothing happens when it has gone already. */
+  /** Some bytes of the request's body are not with the stream yet. */
+  hasBody(requestId: number): boolean {
+    return this.#bodies.has(requestId);
+  }
+
+  /** Stops a body between two frames; nothing happens when all of it is with the stream already. */
   dropBody(requestId: number): void {
     const body = this.#bodies.get(requestId);
     this.#bodies.delete(requestId);
@@ -73,14 +78,16 @@ export class ObjectWriter {
   #writePiece(body: Body): void {
     const { requestId, bytes, offset } = body;
     const piece = bytes.subarray(offset, offset + DATA_MAX_BYTES);
+    const isLast = offset + piece.length === bytes.length;
     this.#stream.cork();
     this.#stream.write(encodeDataHeader(requestId, piece.length));
-    this.#blocked = !this.#stream.write(piece);
+    // A stream that is destroyed calls back with an error.
+    const done = isLast ? (error?: Error | null) => body.done(error ? 'dropped' : 'sent') : undefined;
+    this.#blocked = !this.#stream.write(piece, done);
     this.#stream.uncork();
     body.offset += piece.length;
     this.#bodies.delete(requestId);
-    if (body.offset === bytes.length) body.done('sent');
-    else this.#bodies.set(requestId, body);
+    if (!isLast) this.#bodies.set(requestId, body);
   }
 
   #dropAll(): void {
