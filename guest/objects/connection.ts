@@ -1,6 +1,7 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
 import { allocateBody } from '../../shared/objects/bodies.ts';
 import { ambiguous, corrupt, unavailable } from '../../shared/objects/failure.ts';
+import { receiveBytes } from '../../shared/objects/receive.ts';
 import { OBJECT_MAX_BYTES } from '../../shared/objects/store.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import {
@@ -57,19 +58,21 @@ export class ObjectConnection {
   #open = true;
   #draining = false;
 
-  private constructor(stream: Stream) {
-    this.#stream = stream;
-    this.#writer = new ObjectWriter(stream);
+  private constructor(origin: Stream) {
     const decoder = new ObjectFrameDecoder({
       frame: (frame) => this.#onFrame(frame),
       data: (requestId, piece) => this.#onData(requestId, piece),
     });
-    stream.on('data', (piece: Buffer) => this.#guard(() => decoder.push(piece)));
+    const stream = receiveBytes(origin, (piece) => this.#guard(() => decoder.push(piece)));
+    this.#stream = stream;
+    this.#writer = new ObjectWriter(stream);
     stream.on('error', () => {
       // 'close' follows.
     });
     stream.once('end', () => this.#fail(unavailable('the parent ended the object stream')));
     stream.once('close', () => this.#fail(unavailable('the object stream is closed')));
+    if (stream.destroyed) this.#fail(unavailable('the object stream is closed'));
+    else stream.resume();
   }
 
   /**

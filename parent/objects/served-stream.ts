@@ -3,6 +3,7 @@ import { allocateBody, recycleBody } from '../../shared/objects/bodies.ts';
 import type { ByteBudget } from '../../shared/objects/budget.ts';
 import { checkObjectSize, checkRange } from '../../shared/objects/checked.ts';
 import { unavailable } from '../../shared/objects/failure.ts';
+import { receiveBytes } from '../../shared/objects/receive.ts';
 import { OBJECT_MAX_BYTES, type ObjectStore } from '../../shared/objects/store.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import {
@@ -51,6 +52,7 @@ export class ServedStream {
   readonly #options: ServedStreamOptions;
   readonly #budget: ByteBudget;
   readonly #writer: ObjectWriter;
+  readonly #decoder: ObjectFrameDecoder;
   readonly #requests = new Map<number, Served>();
   readonly #idle = new Set<Promise<void>>();
   readonly #bug = Promise.withResolvers<never>();
@@ -59,28 +61,28 @@ export class ServedStream {
   #requestCount = 0;
   #violation: string | undefined;
 
-  constructor(stream: Stream, options: ServedStreamOptions, budget: ByteBudget) {
-    this.#stream = stream;
+  constructor(origin: Stream, options: ServedStreamOptions, budget: ByteBudget) {
+    this.#decoder = new ObjectFrameDecoder({
+      frame: (frame) => this.#onFrame(frame),
+      data: (requestId, piece) => this.#onData(requestId, piece),
+    });
+    this.#stream = receiveBytes(origin, (piece) => this.#guard(() => this.#decoder.push(piece)));
     this.#options = options;
     this.#budget = budget;
-    this.#writer = new ObjectWriter(stream);
-    stream.on('error', () => {
+    this.#writer = new ObjectWriter(this.#stream);
+    this.#stream.on('error', () => {
       // 'close' follows, and says all that matters here.
     });
   }
 
   async run(): Promise<ServedOutcome> {
     const stream = this.#stream;
-    const decoder = new ObjectFrameDecoder({
-      frame: (frame) => this.#onFrame(frame),
-      data: (requestId, piece) => this.#onData(requestId, piece),
-    });
     const helloTimer = setTimeout(() => {
       if (!this.#greeted) this.#violate('malformed', 'no HELLO');
     }, this.#options.helloTimeoutMs);
     const closed = new Promise<void>((resolve) => stream.once('close', () => resolve()));
-    stream.on('data', (piece: Buffer) => this.#guard(() => decoder.push(piece)));
-    stream.once('end', () => void this.#finish(decoder.isBetweenFrames));
+    stream.once('end', () => void this.#finish());
+    stream.resume();
     try {
       if (!stream.destroyed) await Promise.race([closed, this.#bug.promise]);
     } finally {
@@ -110,8 +112,8 @@ export class ServedStream {
   }
 
   /** The peer sends no more: what it asked for is still answered. */
-  async #finish(betweenFrames: boolean): Promise<void> {
-    if (!betweenFrames) this.#violate('malformed', 'the stream ends inside a frame');
+  async #finish(): Promise<void> {
+    if (!this.#decoder.isBetweenFrames) this.#violate('malformed', 'the stream ends inside a frame');
     for (const { body } of this.#requests.values()) {
       body?.complete.reject(unavailable('the stream ended before the body'));
     }

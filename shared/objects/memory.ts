@@ -1,3 +1,4 @@
+import { allocateBody } from './bodies.ts';
 import { checkedStore } from './checked.ts';
 import { corrupt } from './failure.ts';
 import { LIST_MAX_KEYS, type ListOptions, type ObjectPage, type ObjectStore } from './store.ts';
@@ -18,10 +19,13 @@ export class MemoryObjects implements ObjectStore {
   ): Promise<Buffer | undefined> {
     const bytes = this.#objects.get(key);
     const range = options?.range;
-    if (bytes === undefined || range === undefined) return bytes && Buffer.from(bytes);
-    const end = range.offset + range.length;
+    if (bytes === undefined) return undefined;
+    const { offset, length } = range ?? { offset: 0, length: bytes.length };
+    const end = offset + length;
     if (end > bytes.length) throw corrupt(`${key}: a range to ${end} of ${bytes.length} bytes`);
-    return Buffer.from(bytes.subarray(range.offset, end));
+    const copy = allocateBody(length);
+    bytes.copy(copy, 0, offset, end);
+    return copy;
   }
 
   async head(key: string): Promise<{ readonly sizeBytes: number } | undefined> {

@@ -17,14 +17,20 @@ export function maxWriteBytesOf(kind: Peer['kind']): number {
 /** What Node's streams say for the encoding of a piece that is no string; its types do not know the word. */
 const BYTES = 'buffer' as BufferEncoding;
 
+/** net.Socket's own option: reads go into `buffer` without an allocation for each; `callback` may pause by false. */
+export interface OnRead {
+  readonly buffer: Buffer | (() => Buffer);
+  callback(length: number, buffer: Buffer): boolean;
+}
+
 type Done = (error?: Error | null) => void;
 
 class PlainStream extends Socket implements Stream {
   readonly peer: Peer;
 
-  constructor(handle: PipeHandle, peer: Peer) {
-    const options: { handle: unknown; allowHalfOpen: true } = { handle, allowHalfOpen: true };
-    super(options as SocketConstructorOpts);
+  constructor(handle: PipeHandle, peer: Peer, onread: OnRead | undefined) {
+    const reading = onread === undefined ? {} : { onread, manualStart: true };
+    super({ handle, allowHalfOpen: true, ...reading } as unknown as SocketConstructorOpts);
     this.peer = peer;
   }
 }
@@ -66,8 +72,11 @@ function* cut(pieces: { chunk: Buffer | string; encoding: BufferEncoding }[]): G
   }
 }
 
-/** The stream over an adopted handle, which it owns: destroying the stream closes the descriptor. */
-export function streamOver(handle: PipeHandle, peer: Peer): Stream {
+/**
+ * The stream over an adopted handle, which it owns: destroying the stream closes the descriptor. With `onread` it emits
+ * no data, and reads only once it is resumed.
+ */
+export function streamOver(handle: PipeHandle, peer: Peer, onread?: OnRead): Stream {
   const capped = Number.isFinite(maxWriteBytesOf(peer.kind));
-  return capped ? new CappedStream(handle, peer) : new PlainStream(handle, peer);
+  return capped ? new CappedStream(handle, peer, onread) : new PlainStream(handle, peer, onread);
 }

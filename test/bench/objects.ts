@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { connectRelay } from '../../guest/objects/client.ts';
 import { openDirectoryStore } from '../../parent/objects/directory.ts';
 import { ObjectService } from '../../parent/objects/service.ts';
+import { recycleBody } from '../../shared/objects/bodies.ts';
 import { createMemoryStore } from '../../shared/objects/memory.ts';
 import type { ObjectStore } from '../../shared/objects/store.ts';
 import { connectStream, listenStream } from '../../shared/transport/connect.ts';
@@ -82,7 +83,11 @@ async function measure({ name, store }: Subject, size: (typeof SIZES)[number]): 
   const many = Array.from({ length: size.parallelCalls }, newKey);
   await store.putIfAbsent(newKey(), body);
   await sample(`PUT ${size.name} ${name}`, keys, many, (key) => store.putIfAbsent(key, body));
-  await sample(`GET ${size.name} ${name}`, keys, many, (key) => store.get(key, { range }));
+  await sample(`GET ${size.name} ${name}`, keys, many, async (key) => {
+    // As a reader does that is done with it.
+    const found = await store.get(key, { range });
+    if (found !== undefined) recycleBody(found);
+  });
   await parallel([...keys, ...many], (key) => store.delete(key));
 }
 
