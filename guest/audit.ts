@@ -1,7 +1,7 @@
 import { type Logger, LogRateLimiter } from '../shared/log.ts';
 import type { FlowLabels, LiveFlow } from './flow/flow-table.ts';
 
-/** The names of everything that the agent reports, for whoever reads its log by program. The set is closed. */
+/** The names of everything that the agent reports, for whoever reads its log by program. Closed: docs/configuration.md lists it. */
 export const EVENTS = [
   'agent.up',
   'agent.stopping',
@@ -62,7 +62,7 @@ class LineBudget {
   #unsaid = 0;
 
   /** Whether a line may be written, and how many were not since the last one. */
-  take(): { readonly unsaid: number } | undefined {
+  take(): { readonly unsaid?: number } | undefined {
     const now = performance.now();
     if (now - this.#since >= LINES_WINDOW_MS) {
       this.#since = now;
@@ -75,7 +75,7 @@ class LineBudget {
     }
     const unsaid = this.#unsaid;
     this.#unsaid = 0;
-    return { unsaid };
+    return unsaid > 0 ? { unsaid } : {};
   }
 }
 
@@ -140,7 +140,7 @@ export class Audit {
     this.totals.malformed += 1;
     const suppressed = this.#limiter.allow(`proxy.malformed ${via}`);
     if (suppressed === undefined) return;
-    this.event('warn', 'proxy.malformed', detail, { via, suppressed });
+    this.event('warn', 'proxy.malformed', detail, { via, ...(suppressed > 0 && { suppressed }) });
   }
 
   #count(reason: string): void {
@@ -152,6 +152,7 @@ export class Audit {
     const suppressed = this.#limiter.allow(`${event} ${record.destination} ${record.port} ${record.reason}`);
     if (suppressed === undefined) return;
     const line = this.#budget.take();
-    if (line !== undefined) this.event(level, event, message, { ...record, suppressed, ...line });
+    if (line !== undefined)
+      this.event(level, event, message, { ...record, ...(suppressed > 0 && { suppressed }), ...line });
   }
 }

@@ -77,7 +77,7 @@ const account = v.union(
 const workload = v.strictObject({
   user: v.optional(account),
   group: v.optional(account),
-  workingDirectory: v.optional(absolutePath, '/'),
+  workingDirectory: v.optional(absolutePath),
   environment: v.optional(
     v.record(
       v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'a name of letters, digits and underscores')),

@@ -31,14 +31,13 @@ export async function runWorkload(options: WorkloadOptions): Promise<number> {
   try {
     const account = await findAccount(config);
     warnUnprotected(account, audit);
-    const folder = await stat(config.workingDirectory).catch(() => undefined);
-    if (folder?.isDirectory()) return await startProcess(options, account, signals);
-    audit.event(
-      'error',
-      'workload.exited',
-      `${config.workingDirectory} is no folder to start the workload in`,
-    );
-    return EXIT_NOT_RUNNABLE;
+    const { workingDirectory } = config;
+    // Else a folder that is missing would look like a command that is.
+    if (workingDirectory !== undefined && !(await isFolder(workingDirectory))) {
+      audit.event('error', 'workload.exited', `${workingDirectory} is no folder to start the workload in`);
+      return EXIT_NOT_RUNNABLE;
+    }
+    return await startProcess(options, account, signals);
   } finally {
     signals.close();
   }
@@ -51,7 +50,7 @@ function startProcess(
 ): Promise<number> {
   const [program = '', ...args] = options.command;
   const { audit, config } = options;
-  const cwd = config.workingDirectory;
+  const cwd = config.workingDirectory ?? process.cwd();
   const child = spawn(program, args, { cwd, env: environmentOf(options), stdio: 'inherit', ...account });
   return new Promise((resolve) => {
     child.once('spawn', () => {
@@ -70,6 +69,10 @@ function startProcess(
       resolve(exitCode);
     });
   });
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
 }
 
 function environmentOf({ environment, config, proxies }: WorkloadOptions): NodeJS.ProcessEnv {

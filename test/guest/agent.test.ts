@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
 import { connectTcp, type Fixture, listenTcp, readAll, startFixture } from './agent-fixture.ts';
 import { socksConnect, socksRequest } from './socks-client.ts';
@@ -77,6 +78,17 @@ describe('the agent behind an honest parent', () => {
       assert.equal(bytes[3], 7);
       client.destroy();
     }
+  });
+
+  it('tells the parent of a reset by the application, once', async () => {
+    const { socket } = await socksConnect(fixture.socksPort, '192.0.2.7', 80);
+    socket.write('x');
+    await once(socket, 'data');
+    const count = fixture.parent.frames.length;
+    socket.resetAndDestroy();
+    while (fixture.agent.report().flows.count > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    const { flowId } = fixture.parent.opens.at(-1) ?? {};
+    assert.deepEqual(fixture.parent.frames.slice(count), [{ type: 'reset', flowId }]);
   });
 
   it('counts flows and has none left', async () => {

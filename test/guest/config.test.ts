@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { EVENTS } from '../../guest/audit.ts';
 import { loadGuestConfig } from '../../guest/config/load.ts';
+import { guestSchema } from '../../guest/config/schema.ts';
 import { isPosternError, type PosternError } from '../../shared/errors.ts';
 import { scratch } from './fake-parent.ts';
 
@@ -14,6 +16,18 @@ proxies: {socks5: "127.0.0.1:1080", http: "[::1]:3128"}
 resolvers: [192.0.2.53, "2001:DB8:0::53", "192.0.2.53:5353", "[2001:db8::53]:853"]
 `;
 const POLICY = 'version: 1\negress: {allow: [{fqdn: api.example.com, ports: 443}]}\n';
+
+describe('docs/configuration.md', () => {
+  it('lists the events of the log, and the keys of the schema', async () => {
+    const text = await readFile(new URL('../../docs/configuration.md', import.meta.url), 'utf8');
+    const lines = text.matchAll(/^\| `([a-z]+\.[a-z]+)` +\| (?:debug|info|warn|error)/gm);
+    assert.deepEqual(
+      [...lines].map((match) => match[1]),
+      [...EVENTS],
+    );
+    for (const key of Object.keys(guestSchema.entries)) assert.ok(text.includes(`\`${key}`), key);
+  });
+});
 
 describe('the guest’s configuration', () => {
   let folder: string;

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Flow } from '../../shared/flow/flow.ts';
 import { startFlow } from '../../shared/flow/splice.ts';
 import { ControlChannel } from '../../shared/session/channel.ts';
 import { connectStream, listenStream } from '../../shared/transport/connect.ts';
@@ -48,6 +49,7 @@ export class FakeParent {
   /** Replaces the answer to OPEN. */
   onOpen: ((stream: Stream, open: SeenOpen) => void) | undefined;
   readonly #routes = new Map<string, number>();
+  readonly #flows = new Map<number, Flow>();
   readonly #streams = new Set<Stream>();
   #listener: Listener | undefined;
   #nextInboundId = 1;
@@ -106,7 +108,10 @@ export class FakeParent {
     stream.write(encodeFrame({ type: 'welcome', version: 1, capabilities: 3, keepAliveMs }));
     this.channel = new ControlChannel(stream, {
       keepAliveMs,
-      onFrame: (frame) => this.frames.push(frame),
+      onFrame: (frame) => {
+        this.frames.push(frame);
+        if (frame.type === 'reset') this.#flows.get(frame.flowId)?.abort('reset-peer');
+      },
       onLost: () => {},
     });
   }
@@ -129,7 +134,8 @@ export class FakeParent {
 
   splice(local: Socket, stream: Stream, flowId: number): void {
     const sendReset = (): void => this.channel?.send({ type: 'reset', flowId });
-    startFlow(local, stream, { sendReset, onDone: () => {} });
+    const onDone = (): void => void this.#flows.delete(flowId);
+    this.#flows.set(flowId, startFlow(local, stream, { sendReset, onDone }));
   }
 
   refuse(stream: Stream, status: ReplyStatus): void {

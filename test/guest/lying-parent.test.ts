@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import type { Stream } from '../../shared/transport/transport.ts';
 import { encodeFrame } from '../../shared/wire/control.ts';
 import { encodeReply, type ReplyStatus } from '../../shared/wire/reply.ts';
-import { listenTcp, readAll, startFixture } from './agent-fixture.ts';
+import { connectTcp, listenTcp, readAll, startFixture } from './agent-fixture.ts';
 import type { FakeParent, SeenOpen } from './fake-parent.ts';
 import { socksConnect } from './socks-client.ts';
 
@@ -120,6 +120,22 @@ describe('a parent whose control stream fails', () => {
     assert.equal((await readAll(second.socket)).bytes.toString(), 'still here');
     await fixture.close();
     echo.close();
+  });
+
+  it('closes it amid an HTTP answer: the client sees a reset, not an end', async () => {
+    const fixture = await startFixture({ policy: POLICY });
+    const origin = await listenTcp((socket) => socket.write('HTTP/1.0 200 OK\r\n\r\nsome of it'));
+    fixture.parent.route('192.0.2.7', 80, origin.server);
+    const socket = await connectTcp(fixture.httpPort, '::1');
+    socket.write('GET http://192.0.2.7/ HTTP/1.0\r\n\r\n');
+    const ended = readAll(socket);
+    await until(() => socket.bytesRead > 0);
+    fixture.parent.control?.destroy();
+    const { bytes, error } = await ended;
+    assert.match(bytes.toString(), /some of it$/);
+    assert.equal(error?.code, 'ECONNRESET');
+    await fixture.close();
+    origin.close();
   });
 
   it('drains: new flows are refused, live ones go on, and the agent comes back', async () => {
