@@ -18,6 +18,8 @@ export interface Authentic {
   readonly status: ZoneStatus;
   /** Why it is not secure, where its zone is. */
   readonly reason?: string;
+  /** The denial records that it rests on. */
+  readonly proof?: readonly RRset[];
 }
 
 export interface AuthenticDenial extends Authentic {
@@ -130,6 +132,7 @@ export class Authenticator {
       state,
       ttlSeconds: Math.min(ttlSeconds, evidence.ttlSeconds),
       status,
+      proof: evidence.rrsets,
       ...(state === 'insecure' ? { reason } : {}),
     };
   }
@@ -147,7 +150,12 @@ export class Authenticator {
     const denial = evidence.deny(name, type, nameError);
     const soa = await this.#signedSoa(response, zone, work);
     const ttlSeconds = Math.min(evidence.ttlSeconds, soa?.ttlSeconds ?? NEGATIVE_TTL_MAX_SECONDS);
-    const bounded = { ttlSeconds: Math.min(ttlSeconds, NEGATIVE_TTL_MAX_SECONDS), soa: soa?.rrset, status };
+    const bounded = {
+      ttlSeconds: Math.min(ttlSeconds, NEGATIVE_TTL_MAX_SECONDS),
+      soa: soa?.rrset,
+      proof: evidence.rrsets,
+      status,
+    };
     if (denial.kind === 'unchecked') {
       return {
         ...bounded,

@@ -21,6 +21,8 @@ export class DenialEvidence {
   readonly #nsec: readonly Nsec[];
   readonly #nsec3: Nsec3Chain;
   readonly #hasNsec3: boolean;
+  /** The records themselves, for who wants to prove it again. */
+  readonly rrsets: readonly RRset[];
   /** The least TTL of the records, which bounds what is concluded from them. */
   readonly ttlSeconds: number;
   /** Why a record did not count: the better explanation when the rest prove too little. */
@@ -28,6 +30,7 @@ export class DenialEvidence {
 
   private constructor(
     zone: DomainName,
+    rrsets: readonly RRset[],
     nsec: readonly Nsec[],
     nsec3: readonly Nsec3[],
     ttlSeconds: number,
@@ -35,6 +38,7 @@ export class DenialEvidence {
     work: Work,
   ) {
     this.#zone = zone;
+    this.rrsets = rrsets;
     this.#nsec = nsec;
     this.#nsec3 = new Nsec3Chain(zone, nsec3, work);
     this.#hasNsec3 = nsec3.length > 0;
@@ -49,6 +53,7 @@ export class DenialEvidence {
     epochSeconds: number,
     work: Work,
   ): Promise<DenialEvidence> {
+    const rrsets: RRset[] = [];
     const nsec: Nsec[] = [];
     const nsec3: Nsec3[] = [];
     let ttlSeconds = Number.MAX_SAFE_INTEGER;
@@ -63,12 +68,13 @@ export class DenialEvidence {
         fault ??= error;
         continue;
       }
+      rrsets.push(rrset);
       const record = rrset.type === TYPE.NSEC ? parseNsec(rrset, signer.name) : undefined;
       const hashed = rrset.type === TYPE.NSEC3 ? parseNsec3(rrset, signer.name) : undefined;
       if (record !== undefined) nsec.push(record);
       if (hashed !== undefined) nsec3.push(hashed);
     }
-    return new DenialEvidence(signer.name, nsec, nsec3, ttlSeconds, fault, work);
+    return new DenialEvidence(signer.name, rrsets, nsec, nsec3, ttlSeconds, fault, work);
   }
 
   /** @throws PosternError ERR_DNS_DENIAL_MISSING, or what was wrong with a record that would have been needed */

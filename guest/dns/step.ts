@@ -40,6 +40,21 @@ export function speaksOf(response: Response, name: DomainName, type: number): bo
   return response.authority.rrsets.some((rrset) => name.isWithin(rrset.name) && rrset.type === TYPE.SOA);
 }
 
+/** The RRsets of an unproven answer that lead from the name to its data. */
+export function chainIn(response: Response, name: DomainName, type: number): RRset[] {
+  const chain: RRset[] = [];
+  const seen = new Set<string>();
+  let current: DomainName | undefined = name;
+  while (current !== undefined && !seen.has(current.key)) {
+    seen.add(current.key);
+    const exact = response.answer.find(current, type);
+    const alias: RRset | undefined = exact ?? response.answer.find(current, TYPE.CNAME);
+    if (alias !== undefined) chain.push(alias);
+    current = exact !== undefined || alias === undefined ? undefined : aliasTarget(alias);
+  }
+  return chain;
+}
+
 /**
  * What `response` says of (`name`, `type`), authenticated; records that are about anything else are not looked at.
  * @throws PosternError ERR_DNS_*: bogus

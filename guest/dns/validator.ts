@@ -7,7 +7,7 @@ import { DNS_LIMITS, type DnsLimits, overLimit, Work } from './limits.ts';
 import type { DomainName } from './name.ts';
 import { Questioner } from './questioner.ts';
 import type { Response, RRset } from './rrset.ts';
-import { readStep, type Step, speaksOf, weakest } from './step.ts';
+import { chainIn, readStep, type Step, speaksOf, weakest } from './step.ts';
 import { RCODE, TYPE, typeName } from './types.ts';
 import type { UpstreamResolver } from './upstream/upstream.ts';
 
@@ -21,6 +21,8 @@ export interface Verdict {
   /** The chain from the name asked to its data, without signatures; empty when bogus. */
   readonly answers: readonly RRset[];
   readonly soa: RRset | undefined;
+  /** The NSEC and NSEC3 records that the verdict rests on. */
+  readonly proof: readonly RRset[];
   readonly ttlSeconds: number;
   /** Why it is not secure; empty when it is. */
   readonly reason: string;
@@ -29,6 +31,11 @@ export interface Verdict {
   /** The zones that vouch for the answer, in the order of its links. */
   readonly statuses: readonly ZoneStatus[];
 }
+
+/** An answer that nobody vouches for. */
+export type Unproven = Pick<Verdict, 'rcode' | 'answers' | 'ttlSeconds'> & {
+  readonly authority: readonly RRset[];
+};
 
 export interface ValidatorOptions {
   readonly resolvers: readonly UpstreamResolver[];
@@ -128,11 +135,31 @@ export class Validator {
       rcode: last?.rcode ?? RCODE.SERVFAIL,
       answers,
       soa: last?.soa,
+      proof: parts.flatMap((part) => part.proof ?? []),
       ttlSeconds: Math.max(0, expiresAt - this.#clock()),
       reason: worst === undefined ? '' : whyNotSecure(worst),
       code: undefined,
       statuses,
     };
+  }
+
+  /**
+   * What the first resolver says, proven or not, for an application that asked with CD; undefined where none answers.
+   * Nothing of it is kept.
+   */
+  async fetch(name: DomainName, type: number): Promise<Unproven | undefined> {
+    const work = new Work(this.#limits, AbortSignal.timeout(this.#limits.deadlineMs));
+    try {
+      return await this.#questioner.ask(name, type, work, (response) => ({
+        rcode: response.rcode,
+        answers: chainIn(response, name, type),
+        authority: [],
+        ttlSeconds: 0,
+      }));
+    } catch (error) {
+      if (!isPosternError(error)) throw error;
+      return undefined;
+    }
   }
 
   /** One link: cached, from the answer that gave the link before, or asked for. */
@@ -199,6 +226,7 @@ export class Validator {
       rcode: RCODE.SERVFAIL,
       answers: [],
       soa: undefined,
+      proof: [],
       ttlSeconds: BOGUS_TTL_SECONDS,
       reason: error.message,
       code: error.code,

@@ -1,0 +1,165 @@
+import { isPosternError } from '../../../shared/errors.ts';
+import { formatAddress, parseAddress } from '../../../shared/policy/address.ts';
+import type { LeaseTable } from '../leases.ts';
+import { FLAG, HEADER_BYTES, type Message, type Question, readMessage } from '../message.ts';
+import { rdataText } from '../presentation.ts';
+import type { RRset } from '../rrset.ts';
+import { CLASS_IN, RCODE, TYPE, typeName } from '../types.ts';
+import type { Validator, Verdict } from '../validator.ts';
+import { EDE, edeOf } from './ede.ts';
+import { encodeReply, type Reply } from './encode-answer.ts';
+import type { NamePolicy } from './name-policy.ts';
+
+/** What an application may ask for without a rule of its own; TXT and NULL carry data out as well as in. */
+export const DEFAULT_TYPES: readonly number[] = [TYPE.A, TYPE.AAAA, TYPE.CNAME, TYPE.HTTPS, TYPE.SVCB];
+const RCODE_BADVERS = 16;
+const OPCODE_MASK = 0x7800;
+const REFUSAL_TTL_SECONDS = 0;
+
+export interface ResponderOptions {
+  readonly validator: Validator;
+  readonly policy: NamePolicy;
+  readonly leases: LeaseTable;
+  /** RR types that are answered; others are refused here. */
+  readonly types?: readonly number[];
+  /** Told of every refusal and failure, for the audit log; it limits its own rate. */
+  readonly onRefused?: (question: Question, reason: string) => void;
+}
+
+/** Turns an application's question into its answer: policy first, then proof, then the lease, then the octets. */
+export class Responder {
+  readonly #options: ResponderOptions;
+  readonly #types: ReadonlySet<number>;
+
+  constructor(options: ResponderOptions) {
+    this.#options = options;
+    this.#types = new Set(options.types ?? DEFAULT_TYPES);
+  }
+
+  /** The answer's octets; undefined for what deserves none (no question, or an answer itself). */
+  async respond(wire: Buffer, transport: 'udp' | 'tcp'): Promise<Buffer | undefined> {
+    if (wire.length < HEADER_BYTES || (wire.readUInt16BE(2) & FLAG.QR) !== 0) return undefined;
+    let asked: Message;
+    try {
+      asked = readMessage(wire);
+    } catch (error) {
+      if (!isPosternError(error)) throw error;
+      return bareRefusal(wire, RCODE.FORMERR);
+    }
+    if ((asked.flags & OPCODE_MASK) !== 0) return bareRefusal(wire, RCODE.NOTIMP);
+    const { question } = asked;
+    if (question === undefined) return bareRefusal(wire, RCODE.FORMERR);
+    // A name that was written with a pointer cannot be echoed; no honest asker has anything to point to.
+    if (wire.readUInt16BE(HEADER_BYTES + question.name.key.length) !== question.type)
+      return bareRefusal(wire, RCODE.FORMERR);
+    return encodeReply(await this.#reply(asked, question), wire, asked, transport);
+  }
+
+  async #reply(asked: Message, question: Question): Promise<Reply> {
+    const { policy, validator } = this.#options;
+    if (asked.edns !== undefined && asked.edns.version !== 0) return failure(RCODE_BADVERS);
+    if (question.class !== CLASS_IN) return this.#refuse(question, 'only class IN is answered');
+    if (!this.#types.has(question.type)) {
+      return this.#refuse(question, `questions for ${typeName(question.type)} are not allowed`);
+    }
+    const name = policyName(question);
+    if (!policy.mayResolve(name)) return this.#refuse(question, 'no rule of the policy names it');
+    const verdict = await validator.resolve(question.name, question.type);
+    if (verdict.state === 'bogus') return this.#bogus(asked, question, verdict);
+    return this.#release(asked, question, name, verdict);
+  }
+
+  /** With CD the application takes what came, proven or not (RFC 4035 section 4.9.2); no lease comes of it. */
+  async #bogus(asked: Message, question: Question, verdict: Verdict): Promise<Reply> {
+    const { onRefused, validator } = this.#options;
+    onRefused?.(question, verdict.reason);
+    const error = { code: edeOf(verdict.code), text: verdict.reason };
+    if ((asked.flags & FLAG.CD) === 0) return failure(RCODE.SERVFAIL, error);
+    const raw = await validator.fetch(question.name, question.type);
+    return raw === undefined ? failure(RCODE.SERVFAIL, error) : { ...raw, isSecure: false, error };
+  }
+
+  #release(asked: Message, question: Question, name: string, verdict: Verdict): Reply {
+    const { rcode, answers, ttlSeconds, state } = verdict;
+    const addressed = answers.find((rrset) => rrset.type === question.type && isAddress(rrset));
+    const authority = verdict.soa === undefined ? [] : [verdict.soa];
+    const reply = {
+      rcode,
+      answers,
+      authority: [...authority, ...verdict.proof],
+      ttlSeconds,
+      isSecure: state === 'secure',
+    };
+    if (asked.edns?.dnssecOk !== true) reply.authority = authority;
+    if (addressed === undefined) {
+      if (state !== 'indeterminate') return reply;
+      return failure(RCODE.SERVFAIL, { code: EDE.DNSSEC_INDETERMINATE, text: verdict.reason });
+    }
+    const bound = this.#bindable(addressed, name, verdict);
+    if (bound.length === 0) return this.#unbindable(question, addressed, verdict);
+    const isWhole = bound.length === addressed.rdata.length;
+    const kept = isWhole
+      ? addressed
+      : { ...addressed, rdata: bound.map(({ rdata }) => rdata), signatures: [] };
+    this.#options.leases.grant({
+      name,
+      chain: chainOf(verdict, name),
+      addresses: bound.map(({ address }) => address),
+      ttlSeconds,
+      dnssec: verdict.state,
+    });
+    return { ...reply, answers: answers.map((rrset) => (rrset === addressed ? kept : rrset)) };
+  }
+
+  /** The addresses that some rule lets this name have: special space and unsigned answers under `require` are not. */
+  #bindable(rrset: RRset, name: string, verdict: Verdict): { rdata: Buffer; address: string }[] {
+    const { policy } = this.#options;
+    return rrset.rdata.flatMap((rdata) => {
+      const parsed = parseAddress(rdataText(rrset.type, rdata));
+      const address = parsed === undefined ? undefined : formatAddress(parsed);
+      return address !== undefined && policy.mayBind(name, address, verdict.state)
+        ? [{ rdata, address }]
+        : [];
+    });
+  }
+
+  #unbindable(question: Question, rrset: RRset, verdict: Verdict): Reply {
+    const addresses = rrset.rdata.map((rdata) => rdataText(rrset.type, rdata)).join(', ');
+    if (verdict.state === 'indeterminate') {
+      return failure(RCODE.SERVFAIL, { code: EDE.DNSSEC_INDETERMINATE, text: verdict.reason });
+    }
+    return this.#refuse(question, `the policy allows none of its addresses (${addresses}, ${verdict.state})`);
+  }
+
+  #refuse(question: Question, reason: string): Reply {
+    this.#options.onRefused?.(question, reason);
+    return failure(RCODE.REFUSED, { code: EDE.BLOCKED, text: reason });
+  }
+}
+
+function isAddress({ type }: RRset): boolean {
+  return type === TYPE.A || type === TYPE.AAAA;
+}
+
+/** As the policy spells names: without the last dot. */
+function policyName({ name }: Question): string {
+  return name.toString().slice(0, -1);
+}
+
+function chainOf(verdict: Verdict, name: string): string[] {
+  const owners = verdict.answers.map((rrset) => rrset.name.toString().slice(0, -1));
+  return [...new Set([name, ...owners])];
+}
+
+function failure(rcode: number, error?: Reply['error']): Reply {
+  const reply = { rcode, answers: [], authority: [], ttlSeconds: REFUSAL_TTL_SECONDS, isSecure: false };
+  return error === undefined ? reply : { ...reply, error };
+}
+
+/** For a message that could not be read: its id, and the header alone. */
+function bareRefusal(wire: Buffer, rcode: number): Buffer {
+  const head = Buffer.alloc(HEADER_BYTES);
+  wire.copy(head, 0, 0, 2);
+  head.writeUInt16BE(FLAG.QR | FLAG.RA | (wire.readUInt16BE(2) & (OPCODE_MASK | FLAG.RD)) | rcode, 2);
+  return head;
+}

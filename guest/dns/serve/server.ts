@@ -1,0 +1,98 @@
+import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { type AddressInfo, createServer, isIPv6, type Server, type Socket } from 'node:net';
+import { PosternError } from '../../../shared/errors.ts';
+import { addressText, type SocketAddress } from '../upstream/address.ts';
+import { FrameReader, frame } from '../upstream/frames.ts';
+import type { Responder } from './responder.ts';
+
+/** Questions in work at once; a datagram past it is dropped, as on a busy network, and its asker asks again. */
+export const QUESTIONS_MAX = 2_000;
+/** TCP askers at once; the workload is one machine. */
+export const CONNECTIONS_MAX = 128;
+/** Questions in work on one connection before it is not read from any more. */
+const PIPELINE_MAX = 64;
+/** RFC 7766 section 6.2.3: seconds. */
+const IDLE_TIMEOUT_MS = 10_000;
+/** Answers that an asker leaves lying before its connection is ended. */
+const UNREAD_MAX_BYTES = 1024 * 1024;
+
+/** The resolver's face to applications: UDP and TCP on one loopback address. */
+export class DnsServer {
+  readonly #responder: Responder;
+  readonly #sockets = new Set<Socket>();
+  #udp: UdpSocket | undefined;
+  #tcp: Server | undefined;
+  #inWork = 0;
+
+  constructor(responder: Responder) {
+    this.#responder = responder;
+  }
+
+  /**
+   * Binds both, on the same port (any free one for port 0).
+   * @throws PosternError ERR_LISTEN_FAILED
+   */
+  async listen(at: SocketAddress): Promise<SocketAddress> {
+    try {
+      const tcp = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+      this.#tcp = tcp;
+      tcp.maxConnections = CONNECTIONS_MAX;
+      tcp.listen(at.port, at.address);
+      await once(tcp, 'listening');
+      const { port } = tcp.address() as AddressInfo;
+      const udp = createSocket(isIPv6(at.address) ? 'udp6' : 'udp4');
+      this.#udp = udp;
+      udp.on('message', (message, from) => void this.#answerDatagram(udp, message, from));
+      udp.bind(port, at.address);
+      await once(udp, 'listening');
+      // A socket error after binding is about one datagram (an asker that is gone).
+      udp.on('error', () => {});
+      return { address: at.address, port };
+    } catch (cause) {
+      this.close();
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new PosternError('ERR_LISTEN_FAILED', `DNS on ${addressText(at)}: ${reason}`, { cause });
+    }
+  }
+
+  close(): void {
+    this.#udp?.close();
+    this.#udp = undefined;
+    this.#tcp?.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async #answerDatagram(udp: UdpSocket, message: Buffer, from: RemoteInfo): Promise<void> {
+    if (this.#inWork >= QUESTIONS_MAX) return;
+    this.#inWork += 1;
+    try {
+      const answer = await this.#responder.respond(message, 'udp');
+      if (answer !== undefined && udp === this.#udp) udp.send(answer, from.port, from.address);
+    } finally {
+      this.#inWork -= 1;
+    }
+  }
+
+  #accept(socket: Socket): void {
+    const reader = new FrameReader();
+    let inWork = 0;
+    this.#sockets.add(socket);
+    socket.setTimeout(IDLE_TIMEOUT_MS, () => socket.destroy());
+    socket.on('error', () => {});
+    socket.on('close', () => this.#sockets.delete(socket));
+    const answerOne = async (message: Buffer): Promise<void> => {
+      inWork += 1;
+      if (inWork >= PIPELINE_MAX) socket.pause();
+      const answer = await this.#responder.respond(message, 'tcp');
+      inWork -= 1;
+      if (socket.destroyed) return;
+      if (inWork < PIPELINE_MAX) socket.resume();
+      if (answer === undefined || socket.writableLength > UNREAD_MAX_BYTES) socket.destroy();
+      else socket.write(frame(answer));
+    };
+    socket.on('data', (chunk) => {
+      for (const message of reader.push(chunk)) void answerOne(message);
+    });
+  }
+}
