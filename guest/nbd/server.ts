@@ -46,8 +46,8 @@ export class NbdServer implements ExportTable {
   }
 
   /**
-   * Serves the export no longer. Its connections, the kernel's included, answer what they have begun and close; whatever is left after
-   * `graceMs` is cut. Resolves when the device is no longer used by any connection that answers.
+   * Serves the export no longer. Its connections, the kernel's included, answer what they have begun and close;
+   * whatever is left after `graceMs` is cut. Resolves when no connection uses the device any more.
    */
   async remove(name: string, graceMs: number): Promise<void> {
     this.#exports.delete(name);
