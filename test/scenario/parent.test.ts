@@ -91,7 +91,7 @@ test('--check says what is wrong, all of it, and starts nothing', async (t) => {
   const { file, write, tunnel } = await makeFolder(t);
   const good = run('--config', file, '--check');
   assert.deepEqual([good.status, good.stdout], [0, `${file}: ok, 1 guest\n`]);
-  await write({ version: 7, drainTimeoutMs: 'long', guests: { web: { cid: 2 } } });
+  await write({ version: 7, drainTimeoutMs: 'long', guests: { web: { cid: 0 } } });
   const bad = run('--config', file, '--check');
   assert.equal(bad.status, 2);
   for (const path of ['version: ', 'drainTimeoutMs: ', 'guests.web.cid: ', 'guests.web.egress: ']) {

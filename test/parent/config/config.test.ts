@@ -66,7 +66,7 @@ log: {format: fancy, colour: true}
 drainTimeoutMs: soon
 guests:
   web:
-    cid: 1
+    cid: 0
     egress: {allow: [{fqdn: a.example, ports: 443}, {ip: 192.0.2.1, ports: 0}], denied: []}
     forwards:
       - {listen: 0.0.0.0:443, to: 70000, protocol: udp}
@@ -80,7 +80,7 @@ guests:
       'log.format': /auto, json or pretty/,
       'log.colour': /unknown key/,
       drainTimeoutMs: /whole number from 0/,
-      'guests.web.cid': /from 3 to/,
+      'guests.web.cid': /from 1 to/,
       'guests.web.egress.allow[0].fqdn': /unknown key/,
       'guests.web.egress.allow[1].ports': /1 to 65535/,
       'guests.web.egress.denied': /unknown key/,
