@@ -77,7 +77,8 @@ async function run(words: readonly string[], { config: file, check }: RunOptions
   const logger = createLogger('guest', config.log.format, config.log.level);
   const calls = loadProcessCalls();
   calls.hideMemory();
-  const reaper = words.length > 0 ? new Reaper(calls) : undefined;
+  // Process 1 gets every orphan of the guest, workload or not.
+  const reaper = words.length > 0 || process.pid === 1 ? new Reaper(calls) : undefined;
   // Without a listener Node would open its debugger to whoever sends this signal.
   process.on('SIGUSR1', () => {});
   const key = await loadSessionKey(config.sessionKey);
