@@ -56,7 +56,7 @@ export const ERRORS = {
   ERR_STORE_UNAVAILABLE: 'the object store did not do it and may do it later',
   ERR_STORE_AMBIGUOUS: 'a write may or may not have reached the object store',
   ERR_STORE_DENIED: 'the object store, or the operator’s grant, does not permit it',
-  ERR_STORE_LIMIT: 'a key or an object is over a limit of the object store',
+  ERR_STORE_LIMIT: 'a key, an object or a quota is over its limit at the object store',
   ERR_STORE_CORRUPT: 'the object store answered with something that cannot be its answer',
   ERR_STORE_UNSUITABLE: 'the object store does not honour conditional writes, and cannot be used',
   ERR_VOLUME_NOT_FOUND: 'the volume does not exist; creating it is an explicit act',

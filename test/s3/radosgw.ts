@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 /** A cold start takes 5 to 15 seconds on two cores; four times that is a machine that is busy with other tests. */
 const READY_TIMEOUT_MS = 60_000;
 const POLL_MS = 100;
+const POLL_TIMEOUT_MS = 2_000;
 
 const run = promisify(execFile);
 
@@ -112,8 +113,10 @@ class Cluster implements Radosgw {
   async startGateway(): Promise<void> {
     const gateway = this.#daemon('radosgw', ['-n', 'client.rgw']);
     await retried(async () => {
+      // On a busy machine an OSD may ask before it has the cluster's id, is told "wrong fsid", and exits.
+      if (this.#daemons.get('ceph-osd')?.exitCode !== null) this.#daemon('ceph-osd', ['-i', '0']);
       if (gateway.exitCode !== null) throw new Error(`radosgw exited with ${gateway.exitCode}`);
-      await (await fetch(this.endpoint)).arrayBuffer();
+      await (await fetch(this.endpoint, { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) })).arrayBuffer();
     });
   }
 
