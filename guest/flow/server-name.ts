@@ -25,7 +25,7 @@ export function readServerName(bytes: Buffer): HelloReading {
   const message = joinRecords(bytes);
   if (message === undefined) return { kind: 'not-tls' };
   if (message.length >= 1 && message[0] !== CLIENT_HELLO) return { kind: 'not-tls' };
-  const length = message.length < 4 ? Number.POSITIVE_INFINITY : 4 + message.readUIntBE(1, 3);
+  const length = messageLength(message);
   if (message.length < length) {
     const tooLong =
       bytes.length >= CLIENT_HELLO_MAX_BYTES || (message.length >= 4 && length > CLIENT_HELLO_MAX_BYTES);
@@ -34,21 +34,29 @@ export function readServerName(bytes: Buffer): HelloReading {
   return readHello(message.subarray(4, length));
 }
 
-/** The handshake bytes of all complete and the last, incomplete, record; undefined if one is of another type. */
+/**
+ * The handshake bytes of the records, as far as the first message goes: what stands behind it is not looked at.
+ * Undefined if a record of it is of another type.
+ */
 function joinRecords(bytes: Buffer): Buffer | undefined {
-  const pieces: Buffer[] = [];
-  for (let offset = 0; offset < bytes.length; ) {
-    if (bytes[offset] !== HANDSHAKE_RECORD) return pieces.length > 0 ? Buffer.concat(pieces) : undefined;
+  let message: Buffer = Buffer.alloc(0);
+  for (let offset = 0; offset < bytes.length && message.length < messageLength(message); ) {
+    if (bytes[offset] !== HANDSHAKE_RECORD) return undefined;
     if (offset + 1 < bytes.length && bytes[offset + 1] !== 3) return undefined;
     if (offset + RECORD_HEADER_BYTES > bytes.length) break;
     const length = bytes.readUInt16BE(offset + 3);
     // An empty handshake record is forbidden and would let a peer send without end.
     if (length === 0) return undefined;
     const start = offset + RECORD_HEADER_BYTES;
-    pieces.push(bytes.subarray(start, start + length));
+    message = Buffer.concat([message, bytes.subarray(start, start + length)]);
     offset = start + length;
   }
-  return Buffer.concat(pieces);
+  return message;
+}
+
+/** `type 1 | length 3`, RFC 8446 section 4; Infinity while its bytes are not there. */
+function messageLength(message: Buffer): number {
+  return message.length < 4 ? Number.POSITIVE_INFINITY : 4 + message.readUIntBE(1, 3);
 }
 
 /** `version 2 | random 32 | session 1+ | suites 2+ | compression 1+ | extensions 2+`; RFC 8446 section 4.1.2. */
@@ -58,17 +66,19 @@ function readHello(hello: Buffer): HelloReading {
   const compression = skipVector(hello, suites, 1);
   const end = skipVector(hello, compression, 2);
   if (end !== hello.length) return { kind: 'not-tls' };
+  const seen: Buffer[] = [];
   for (let offset = compression + 2; offset < end; ) {
     if (offset + 4 > end) return { kind: 'not-tls' };
     const start = offset + 4;
     const stop = skipVector(hello, offset + 2, 2);
     if (stop > end) return { kind: 'not-tls' };
-    if (hello.readUInt16BE(offset) === SERVER_NAME_EXTENSION) {
-      return { kind: 'hello', name: readNameList(hello.subarray(start, stop)) };
-    }
+    if (hello.readUInt16BE(offset) === SERVER_NAME_EXTENSION) seen.push(hello.subarray(start, stop));
     offset = stop;
   }
-  return { kind: 'hello', name: undefined };
+  const [list] = seen;
+  // Twice is forbidden (RFC 8446 section 4.2), and a server might take the other one.
+  if (seen.length > 1) return { kind: 'not-tls' };
+  return { kind: 'hello', name: list === undefined ? undefined : readNameList(list) };
 }
 
 /** `listLength 2 | type 1 (0: host_name) | length 2 | name`. A list of several names is read as none. */
@@ -87,7 +97,7 @@ function skipVector(bytes: Buffer, offset: number, lengthBytes: 1 | 2): number {
 
 /**
  * Waits for the application's ClientHello, whose server name must be one of `expected` (canonical). The bytes stay in
- * the socket.
+ * the socket. A name inside an encrypted hello (ECH) is not seen: the outer one counts.
  * @throws PosternError ERR_FLOW_DENIED (another name, none, or no TLS), ERR_WIRE_TIMEOUT, ERR_TRANSPORT_CLOSED
  */
 export function requireServerName(local: Socket, expected: readonly string[]): Promise<void> {

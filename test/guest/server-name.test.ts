@@ -54,6 +54,21 @@ describe('the server name of a ClientHello', () => {
     assert.deepEqual(readServerName(await clientHello({})), { kind: 'hello', name: undefined });
   });
 
+  it('is not taken from a hello that says two', async () => {
+    const hello = await clientHello({ servername: 'api.example.com' });
+    const at = hello.indexOf('api.example.com') - 9;
+    const extension = hello.subarray(at, at + 9 + 'api.example.com'.length);
+    assert.equal(extension.readUInt16BE(0), 0);
+    const twice = Buffer.concat([hello, extension]);
+    twice.writeUInt16BE(twice.length - 5, 3);
+    twice.writeUIntBE(twice.length - 9, 6, 3);
+    // Behind version, random, session (32 bytes), suites and compression.
+    const suites = 5 + 4 + 2 + 32 + 1 + twice.readUInt8(43);
+    const extensions = suites + 2 + twice.readUInt16BE(suites) + 2;
+    twice.writeUInt16BE(twice.length - extensions - 2, extensions);
+    assert.deepEqual(readServerName(twice), { kind: 'not-tls' });
+  });
+
   it('is not looked for in other protocols, or without bound', () => {
     for (const text of ['GET / HTTP/1.1\r\n', 'SSH-2.0-x\r\n', '\x15\x03\x01\x00\x02']) {
       assert.deepEqual(readServerName(Buffer.from(text, 'latin1')), { kind: 'not-tls' });
