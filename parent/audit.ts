@@ -19,6 +19,9 @@ export type StreamRefusal =
   | 'taken'
   | 'state';
 
+/** `event` is one of the closed set that docs/configuration.md lists; the rest is about this one. */
+export type AuditDetails = { readonly event: string } & Record<string, unknown>;
+
 /**
  * The audit trail: who was refused what, and why. The same thing is said once a window and each guest has its own
  * allowance of lines, so that nobody can drown another's refusals; what was left unsaid is counted in the next line.
@@ -33,7 +36,7 @@ export class Audit {
   }
 
   /** @param what identifies the repeated thing together with the guest */
-  say(guest: string, what: string, message: string, details: Record<string, unknown>): void {
+  say(guest: string, what: string, message: string, details: AuditDetails): void {
     const budget = this.#budgetOf(guest);
     const suppressed = this.#limiter.allow(`${guest} ${what}`);
     if (suppressed === undefined) return;

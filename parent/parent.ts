@@ -104,7 +104,10 @@ export class Parent {
     const guest = this.guest(name);
     if (guest === undefined) return false;
     await guest.release();
-    this.#options.log.warn({ guest: name }, 'guest released: the next key that registers is taken for it');
+    this.#options.log.warn(
+      { event: 'guest.released', guest: name },
+      'guest released: the next key that registers is taken for it',
+    );
     return true;
   }
 
@@ -118,7 +121,7 @@ export class Parent {
     while (this.#flowCount() > 0 && performance.now() < until) await sleep(DRAIN_POLL_MS);
     const resetCount = this.#flowCount();
     await this.close();
-    this.#options.log.info({ resetCount }, 'drained');
+    this.#options.log.info({ event: 'parent.drained', resetCount }, 'drained');
   }
 
   /** Ends everything now; live flows are reset. */
@@ -162,7 +165,10 @@ export class Parent {
     const { state } = guest.slot;
     if (state.kind !== 'unusable') return;
     const advice = `the guest is refused until the file is mended, or: postern parent release ${guest.name}`;
-    this.#options.log.error({ guest: guest.name, error: state.error.message }, advice);
+    this.#options.log.error(
+      { event: 'state.unusable', guest: guest.name, error: state.error.message },
+      advice,
+    );
   }
 
   #retire(guest: Guest, nameLivesOn: boolean): void {

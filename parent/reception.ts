@@ -67,6 +67,7 @@ export class Reception implements Acceptors {
     metrics.onAcceptError();
     const guest = routes().forwards.get(key)?.guest.name ?? UNKNOWN_GUEST;
     audit.say(guest, `accept ${key}`, 'the system could not hand over a client', {
+      event: 'accept.failed',
       key,
       error: error.message,
     });

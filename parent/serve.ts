@@ -20,7 +20,8 @@ export interface ServeOptions {
 export async function serve(config: ParentConfig, options: ServeOptions): Promise<number> {
   const log = createLogger('parent', options.format, options.level);
   const parent = await Parent.start(config, { log, version: await ownVersion(), startFlow });
-  log.info({ guests: Object.keys(config.guests).length, admin: parent.whereIs('admin') ?? 'off' }, 'serving');
+  const guests = Object.keys(config.guests).length;
+  log.info({ event: 'parent.up', guests, admin: parent.whereIs('admin') ?? 'off' }, 'serving');
   let current = config;
   const onReload = (): void => {
     void reload(parent, options, log).then((applied) => {
@@ -28,12 +29,8 @@ export async function serve(config: ParentConfig, options: ServeOptions): Promis
     });
   };
   process.on('SIGHUP', onReload);
-  const signal = await nextSignal();
-  log.info({ signal, drainTimeoutMs: current.drainTimeoutMs }, 'draining');
-  void nextSignal().then((second) => {
-    log.warn({ signal: second }, 'ended at once, by a second signal');
-    process.exit(EXIT.failed);
-  });
+  const signal = await firstSignal(log);
+  log.info({ event: 'parent.draining', signal, drainTimeoutMs: current.drainTimeoutMs }, 'draining');
   await parent.drain(current.drainTimeoutMs);
   return EXIT.ok;
 }
@@ -44,23 +41,33 @@ async function reload(parent: Parent, options: ServeOptions, log: Logger): Promi
     const config = await options.reread();
     await parent.reload(config);
     parent.metrics.onReload('applied');
-    log.info({ guests: Object.keys(config.guests).length }, 'configuration reloaded');
+    log.info(
+      { event: 'config.reloaded', guests: Object.keys(config.guests).length },
+      'configuration reloaded',
+    );
     return config;
   } catch (error) {
     if (!isPosternError(error)) throw error;
     parent.metrics.onReload('failed');
-    log.error({ code: error.code, reason: error.message }, 'reload failed; the configuration is as it was');
+    const about = { event: 'config.refused', code: error.code, reason: error.message };
+    log.error(about, 'reload failed; the configuration is as it was');
     return undefined;
   }
 }
 
-function nextSignal(): Promise<NodeJS.Signals> {
+/** Resolves with the first signal to stop; a second one, from then on, ends the process at once. */
+function firstSignal(log: Logger): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
-    const done = (signal: NodeJS.Signals): void => {
-      process.off('SIGTERM', done).off('SIGINT', done);
+    let stopping = false;
+    const onSignal = (signal: NodeJS.Signals): void => {
+      if (stopping) {
+        log.warn({ event: 'parent.killed', signal }, 'ended at once, by a second signal');
+        process.exit(EXIT.failed);
+      }
+      stopping = true;
       resolve(signal);
     };
-    process.on('SIGTERM', done).on('SIGINT', done);
+    process.on('SIGTERM', onSignal).on('SIGINT', onSignal);
   });
 }
 

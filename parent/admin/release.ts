@@ -35,7 +35,14 @@ export function release(guest: string, admin: TcpAddress): Promise<string> {
       const text = `POST http://${formatTcpAddress(admin)}${path}: ${detail}`;
       reject(new PosternError('ERR_ADMIN_FAILED', text, { cause }));
     };
-    const call = request({ host: admin.host, port: admin.port, path, method: 'POST', timeout: TIMEOUT_MS });
+    const call = request({
+      host: admin.host,
+      port: admin.port,
+      path,
+      method: 'POST',
+      timeout: TIMEOUT_MS,
+      agent: false,
+    });
     call.on('timeout', () => call.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)));
     call.on('error', (error) => fail(error.message, error));
     call.on('response', (response) => {

@@ -56,7 +56,10 @@ class Opening {
     }
     const quota = this.#options.draining() ? 'draining' : guest.usage.beginEgress();
     if (quota !== undefined) {
-      this.#options.audit.say(guest.name, `quota ${quota}`, 'flow over a quota', { quota });
+      this.#options.audit.say(guest.name, `quota ${quota}`, 'flow over a quota', {
+        event: 'flow.limited',
+        quota,
+      });
       return this.#refuse('limit');
     }
     const candidates = this.#permitted(open);
@@ -72,7 +75,7 @@ class Opening {
       const decision = guest.guard.decide('tcp', address, port);
       if (decision.verdict === 'allow') return [{ address: decision.address ?? address, index }];
       const { reason, rule, special } = decision;
-      const details = { address, port, protocol: 'tcp', reason, rule, special };
+      const details = { event: 'flow.refused', address, port, protocol: 'tcp', reason, rule, special };
       this.#options.audit.say(guest.name, `guard ${address} ${port}`, 'destination refused', details);
       return [];
     });
@@ -92,7 +95,7 @@ class Opening {
     if (outcome.kind === 'failed') {
       const addresses = candidates.map(({ address }) => address);
       this.#options.log.debug(
-        { guest: guest.name, addresses, port, failure: outcome.failure },
+        { event: 'flow.failed', guest: guest.name, addresses, port, failure: outcome.failure },
         'dial failed',
       );
     }
@@ -130,7 +133,12 @@ class Opening {
     const { guest, stream, flowId } = this.#opened;
     const { observer, log, startFlow } = this.#options;
     const { limiter } = guest.usage;
-    const about = { guest: guest.name, flowId, destination: `${socket.remoteAddress} ${socket.remotePort}` };
+    const about = {
+      event: 'flow.opened',
+      guest: guest.name,
+      flowId,
+      destination: `${socket.remoteAddress} ${socket.remotePort}`,
+    };
     stream.write(encodeReply('ok', addressIndex));
     observer.onEgressOpen(guest, 'ok');
     log.debug(about, 'flow opened');
@@ -142,7 +150,7 @@ class Opening {
         guest.flows.delete(flow);
         guest.usage.flows -= 1;
         observer.onFlowDone(guest, outcome);
-        log.debug({ ...about, ...outcome }, 'flow closed');
+        log.debug({ ...about, event: 'flow.closed', ...outcome }, 'flow closed');
       },
     });
     guest.flows.add(flow);

@@ -10,11 +10,11 @@ import type { Session } from '../session/session.ts';
 /** An agent sends its header and body at once; what takes longer is not an agent. */
 export const HEADER_TIMEOUT_MS = 5_000;
 /**
- * Streams of one guest whose proof is not there yet. More than a listen backlog (511), so that an honest burst always
- * fits; at some 4 KiB each. When one more comes the longest waiting is turned away: silent streams cannot lock out
+ * Streams of one guest whose proof is not there yet. As many as a listen backlog, so that an honest burst which is
+ * accepted in one turn fits; at some 4 KiB each. When one more comes the longest waiting is turned away: silent streams cannot lock out
  * those that speak.
  */
-export const UNPROVEN_MAX = 1024;
+export const UNPROVEN_MAX = 4096;
 
 /** A stream whose header was read, of a guest that the kernel named; for all kinds but control it is proven. */
 export interface OpenedStream {
@@ -66,6 +66,7 @@ export class Gate {
     const reason = REASONS[error.code] ?? 'malformed';
     this.#options.onRefused(guestName, reason);
     this.#options.audit.say(guestName, `${reason} ${who}`, 'stream refused', {
+      event: 'stream.refused',
       reason,
       detail: error.message,
     });

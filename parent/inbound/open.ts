@@ -88,7 +88,7 @@ class Arrival {
     const guest = this.#guest;
     const servicePort = this.#servicePort;
     observer.onInboundOpen(guest, outcome);
-    const details = { servicePort, client: this.#ends?.client.address, reason };
+    const details = { event: 'inbound.refused', servicePort, client: this.#ends?.client.address, reason };
     audit.say(guest.name, `inbound ${servicePort} ${reason}`, 'inbound client turned away', details);
     resetSocket(this.#client);
   }
@@ -99,7 +99,10 @@ class Arrival {
     const { limiter } = guest.usage;
     const client = `${this.#ends?.client.address} ${this.#ends?.client.port}`;
     observer.onInboundOpen(guest, 'ok');
-    log.info({ guest: guest.name, flowId, servicePort: this.#servicePort, client }, 'inbound flow');
+    log.info(
+      { event: 'inbound.opened', guest: guest.name, flowId, servicePort: this.#servicePort, client },
+      'inbound flow',
+    );
     const flow = startFlow(this.#client, stream, {
       ...(limiter === undefined ? {} : { limiter }),
       sendReset: () => session.sendReset(flowId),

@@ -28,15 +28,16 @@ export async function register(
     return guest.slot.vacate();
   }
   const session: Session = new Session(stream, hello.key, version, {
-    onGoaway: (deadlineMs) => log.info({ guest: guest.name, deadlineMs }, 'guest drains'),
+    onGoaway: (deadlineMs) =>
+      log.info({ event: 'session.draining', guest: guest.name, deadlineMs }, 'guest drains'),
     onLost: (reason) => forget(guest, reason, log),
   });
   guest.session = session;
-  log.info({ guest: guest.name, agent: hello.agent, version }, 'guest registered');
+  log.info({ event: 'session.up', guest: guest.name, agent: hello.agent, version }, 'guest registered');
 }
 
 function forget(guest: Guest, reason: PosternError, log: Logger): void {
   guest.session = undefined;
   guest.slot.vacate();
-  log.warn({ guest: guest.name, reason: reason.message }, 'session lost');
+  log.warn({ event: 'session.lost', guest: guest.name, reason: reason.message }, 'session lost');
 }
