@@ -14,7 +14,8 @@ import {
 import type { Stream } from '../../shared/transport/transport.ts';
 import type { ObjectReply, ObjectRequest } from '../../shared/wire/object.ts';
 import { decodePage } from '../../shared/wire/object-page.ts';
-import { type Answer, mostBytes, ObjectConnection } from './connection.ts';
+import { type Answer, ObjectConnection } from './connection.ts';
+import { mostBytes } from './expected.ts';
 
 /** One carries bulk while the other answers small requests; more only cost memory. */
 export const RELAY_STREAMS = 2;

@@ -1,46 +1,33 @@
-import { isPosternError, PosternError } from '../../shared/errors.ts';
-import { allocateBody, recycleBody } from '../../shared/objects/bodies.ts';
+import { PosternError } from '../../shared/errors.ts';
 import type { ByteBudget } from '../../shared/objects/budget.ts';
-import { checkObjectSize, checkRange } from '../../shared/objects/checked.ts';
 import { unavailable } from '../../shared/objects/failure.ts';
 import { receiveBytes } from '../../shared/objects/receive.ts';
-import { OBJECT_MAX_BYTES, type ObjectStore } from '../../shared/objects/store.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import {
   type ByeReason,
-  type FailureStatus,
   INLINE_MAX_BYTES,
   OBJECT_VERSION_MAX,
   OBJECT_VERSION_MIN,
   type ObjectFrame,
-  type ObjectReply,
   type ObjectRequest,
 } from '../../shared/wire/object.ts';
 import { ObjectFrameDecoder } from '../../shared/wire/object-decoder.ts';
-import { encodePage, PAGE_MAX_BYTES } from '../../shared/wire/object-page.ts';
 import { ObjectWriter } from '../../shared/wire/object-writer.ts';
-import type { ServedOutcome } from './service.ts';
+import { Cancelled, fillBody, incomingBody } from './incoming-body.ts';
+import { Operations, type OperationsOptions, type Served } from './operations.ts';
 
 /** For a BYE to reach a peer that reads; one that does not loses it. */
 const BYE_LINGER_MS = 1000;
 
-export interface ServedStreamOptions {
-  readonly store: ObjectStore;
+export interface ServedStreamOptions extends OperationsOptions {
   readonly maxRequests: number;
   readonly helloTimeoutMs: number;
-  readonly bodyTimeoutMs: number;
 }
 
-/** The body of a PUT while it comes in. */
-interface IncomingBody {
-  readonly bytes: Buffer;
-  filledBytes: number;
-  readonly complete: PromiseWithResolvers<void>;
-}
-
-interface Served {
-  readonly controller: AbortController;
-  body?: IncomingBody;
+/** How a stream ended: `violation` says what the guest sent that the protocol does not allow. */
+export interface ServedOutcome {
+  readonly requestCount: number;
+  readonly violation: string | undefined;
 }
 
 /**
@@ -50,8 +37,8 @@ interface Served {
 export class ServedStream {
   readonly #stream: Stream;
   readonly #options: ServedStreamOptions;
-  readonly #budget: ByteBudget;
   readonly #writer: ObjectWriter;
+  readonly #operations: Operations;
   readonly #decoder: ObjectFrameDecoder;
   readonly #requests = new Map<number, Served>();
   readonly #idle = new Set<Promise<void>>();
@@ -68,8 +55,10 @@ export class ServedStream {
     });
     this.#stream = receiveBytes(origin, (piece) => this.#guard(() => this.#decoder.push(piece)));
     this.#options = options;
-    this.#budget = budget;
     this.#writer = new ObjectWriter(this.#stream);
+    this.#operations = new Operations(this.#writer, options, budget, (detail) =>
+      this.#violate('limit', detail),
+    );
     this.#stream.on('error', () => {
       // 'close' follows, and says all that matters here.
     });
@@ -203,173 +192,15 @@ export class ServedStream {
   #onData(requestId: number, piece: Buffer): void {
     if (this.#violation !== undefined) return;
     const body = this.#requests.get(requestId)?.body;
-    if (body === undefined || body.filledBytes + piece.length > body.bytes.length) {
-      this.#violate('malformed', `DATA that request ${requestId} has no place for`);
-      return;
-    }
-    piece.copy(body.bytes, body.filledBytes);
-    body.filledBytes += piece.length;
-    if (body.filledBytes === body.bytes.length) body.complete.resolve();
+    if (body !== undefined && fillBody(body, piece)) return;
+    this.#violate('malformed', `DATA that request ${requestId} has no place for`);
   }
 
   async #serve(requestId: number, request: ObjectRequest, served: Served): Promise<void> {
     try {
-      await this.#answer(requestId, request, served);
-    } catch (error) {
-      await this.#reply(requestId, failureReply(error));
+      await this.#operations.answer(requestId, request, served);
     } finally {
       this.#requests.delete(requestId);
     }
   }
-
-  async #answer(requestId: number, request: ObjectRequest, served: Served): Promise<void> {
-    const { store } = this.#options;
-    const { signal } = served.controller;
-    switch (request.op) {
-      case 'put':
-        return this.#put(requestId, request, served);
-      case 'get':
-        return this.#get(requestId, request, signal);
-      case 'list':
-        return this.#list(requestId, request, signal);
-      case 'head': {
-        const head = await store.head(request.key, { signal });
-        return this.#reply(
-          requestId,
-          head === undefined ? { status: 'absent' } : { status: 'size', ...head },
-        );
-      }
-      case 'delete':
-        await store.delete(request.key, { signal });
-        return this.#reply(requestId, { status: 'deleted' });
-    }
-  }
-
-  async #put(
-    requestId: number,
-    request: Extract<ObjectRequest, { op: 'put' }>,
-    served: Served,
-  ): Promise<void> {
-    const { key, sizeBytes } = request;
-    checkObjectSize(sizeBytes);
-    // Inline bodies are bounded by the number of requests.
-    const budgetBytes = served.body === undefined ? sizeBytes : 0;
-    await this.#budget.acquire(budgetBytes, served.controller.signal);
-    try {
-      if (served.body === undefined) {
-        served.body = incomingBody(sizeBytes);
-        await this.#writer.send({ type: 'grant', requestId });
-      }
-      await this.#bodyOf(served.body);
-      const status = await this.#options.store.putIfAbsent(key, served.body.bytes, {
-        signal: served.controller.signal,
-      });
-      // Only after a plain answer: a PUT that failed may still be on its way somewhere.
-      recycleBody(served.body.bytes);
-      await this.#reply(requestId, { status });
-    } finally {
-      this.#budget.release(budgetBytes);
-    }
-  }
-
-  async #bodyOf(body: IncomingBody): Promise<void> {
-    const timer = setTimeout(() => {
-      this.#violate('limit', `a body that takes over ${this.#options.bodyTimeoutMs} ms`);
-      body.complete.reject(unavailable('the body did not come in time'));
-    }, this.#options.bodyTimeoutMs);
-    try {
-      await body.complete.promise;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  async #get(
-    requestId: number,
-    request: Extract<ObjectRequest, { op: 'get' }>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { key, range } = request;
-    if (range !== undefined) checkRange(range);
-    await this.#withBudget(range?.length ?? OBJECT_MAX_BYTES, signal, async (shrink) => {
-      const bytes = await this.#options.store.get(key, range === undefined ? { signal } : { signal, range });
-      if (bytes === undefined) return this.#reply(requestId, { status: 'absent' });
-      shrink(bytes.length);
-      await this.#replyBody(requestId, { status: 'found', sizeBytes: bytes.length }, bytes);
-    });
-  }
-
-  async #list(
-    requestId: number,
-    request: Extract<ObjectRequest, { op: 'list' }>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { prefix, after, limit } = request;
-    await this.#withBudget(PAGE_MAX_BYTES, signal, async (shrink) => {
-      const options = after === '' ? { signal, limit } : { signal, limit, after };
-      const { objects, truncated } = await this.#options.store.list(prefix, options);
-      const bytes = encodePage(objects);
-      shrink(bytes.length);
-      const reply = { status: 'page', sizeBytes: bytes.length, count: objects.length, truncated } as const;
-      await this.#replyBody(requestId, reply, bytes);
-    });
-  }
-
-  /** Sets memory aside before the store is asked, and gives back what the answer does not need. */
-  async #withBudget(
-    mostBytes: number,
-    signal: AbortSignal,
-    work: (shrink: (sizeBytes: number) => void) => Promise<void>,
-  ): Promise<void> {
-    await this.#budget.acquire(mostBytes, signal);
-    let heldBytes = mostBytes;
-    const shrink = (sizeBytes: number): void => {
-      this.#budget.release(heldBytes - sizeBytes);
-      heldBytes = sizeBytes;
-    };
-    try {
-      await work(shrink);
-    } finally {
-      shrink(0);
-    }
-  }
-
-  #reply(requestId: number, reply: ObjectReply): Promise<void> {
-    return this.#writer.send({ type: 'reply', requestId, reply });
-  }
-
-  async #replyBody(requestId: number, reply: ObjectReply, bytes: Buffer): Promise<void> {
-    await this.#reply(requestId, reply);
-    if ((await this.#writer.sendBody(requestId, bytes)) === 'sent') {
-      recycleBody(bytes);
-      return;
-    }
-    await this.#reply(requestId, { status: 'cancelled', detail: '' });
-  }
-}
-
-/** The guest took its PUT back before its body was whole. */
-class Cancelled extends Error {}
-
-function incomingBody(sizeBytes: number): IncomingBody {
-  const complete = Promise.withResolvers<void>();
-  // A body that is given up while nobody waits for it yet is no unhandled rejection.
-  complete.promise.catch(() => {});
-  if (sizeBytes === 0) complete.resolve();
-  return { bytes: allocateBody(sizeBytes), filledBytes: 0, complete };
-}
-
-const FAILURES = new Map<string, FailureStatus>([
-  ['ERR_STORE_UNAVAILABLE', 'unavailable'],
-  ['ERR_STORE_AMBIGUOUS', 'ambiguous'],
-  ['ERR_STORE_DENIED', 'denied'],
-  ['ERR_STORE_LIMIT', 'limit'],
-  ['ERR_STORE_CORRUPT', 'corrupt'],
-]);
-
-function failureReply(error: unknown): ObjectReply {
-  if (error instanceof Cancelled) return { status: 'cancelled', detail: '' };
-  const status = isPosternError(error) ? FAILURES.get(error.code) : undefined;
-  if (status === undefined || !isPosternError(error)) throw error;
-  return { status, detail: error.message };
 }

@@ -1,7 +1,7 @@
 import { ByteBudget } from '../../shared/objects/budget.ts';
 import { OBJECT_MAX_BYTES, type ObjectStore } from '../../shared/objects/store.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
-import { ServedStream } from './served-stream.ts';
+import { type ServedOutcome, ServedStream } from './served-stream.ts';
 
 /** Memory of one guest's objects on their way: four of the largest, so that a PUT does not wait for a GET. */
 export const SERVICE_BUDGET_BYTES = 64 * 1024 * 1024;
@@ -22,12 +22,6 @@ export interface ObjectServiceOptions {
   readonly maxStreams?: number;
   readonly helloTimeoutMs?: number;
   readonly bodyTimeoutMs?: number;
-}
-
-/** How a stream ended: `violation` says what the guest sent that the protocol does not allow. */
-export interface ServedOutcome {
-  readonly requestCount: number;
-  readonly violation: string | undefined;
 }
 
 /** The object streams of one guest, with memory and requests bounded over all of them. */

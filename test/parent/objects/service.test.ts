@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import {
-  ObjectService,
-  type ObjectServiceOptions,
-  type ServedOutcome,
-} from '../../../parent/objects/service.ts';
+import type { ServedOutcome } from '../../../parent/objects/served-stream.ts';
+import { ObjectService, type ObjectServiceOptions } from '../../../parent/objects/service.ts';
 import { VirtualClock } from '../../../shared/objects/clock.ts';
 import { FaultyStore } from '../../../shared/objects/fault.ts';
 import { createMemoryStore } from '../../../shared/objects/memory.ts';
