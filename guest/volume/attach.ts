@@ -1,15 +1,16 @@
-import { isPosternError, PosternError } from '../../shared/errors.ts';
+import { PosternError } from '../../shared/errors.ts';
 import { Anchoring } from './anchoring.ts';
 import { Checkpointer } from './checkpoint.ts';
 import { encodeClaim } from './claim.ts';
-import { type CommitPoint, sealedCommitBytes } from './commit.ts';
+import type { CommitPoint } from './commit.ts';
 import type { VolumeAccess } from './create.ts';
 import { Volume } from './engine.ts';
-import { Committer, type VolumeHead, withBase } from './flush.ts';
+import { Committer, type VolumeHead } from './flush.ts';
 import { FrameReader } from './frames.ts';
 import { append, type Frontier } from './frontier.ts';
 import { Health } from './health.ts';
 import { VolumeIndex } from './index/volume-index.ts';
+import { checkpointOf, replay } from './inspect.ts';
 import { checkLimits, DEFAULT_LIMITS, type VolumeLimits } from './limits.ts';
 import { headOf, type LocatedVolume, locateVolume } from './locate.ts';
 import { Memory } from './memory.ts';
@@ -50,15 +51,22 @@ export async function attachVolume(options: AttachOptions): Promise<Volume> {
     try {
       return await attachTo(located, options, limits);
     } catch (error) {
-      if (!isPosternError(error, 'ERR_VOLUME_FENCED') || attempt === TAKEOVER_ATTEMPTS) throw error;
+      const isRace = ['ERR_VOLUME_FENCED', 'ERR_VOLUME_MISSING'].some((code) => hasCode(error, code));
+      if (!isRace || attempt === TAKEOVER_ATTEMPTS) throw error;
+      const before = located.anchored.point;
       located = await locateVolume(options);
-      // Lost to another attach, not to the progress of the instance that is to be shut out: that one has it now.
-      if (located.anchored.point.epoch !== first.anchored.point.epoch) throw error;
+      const { epoch, seq } = located.anchored.point;
+      // Lost to another attach, which has the volume now, or not lost to anybody's progress at all.
+      if (epoch !== first.anchored.point.epoch || seq === before.seq) throw error;
       await blockWriter(located, options, limits);
       await options.environment.clock.sleep(TAKEOVER_PAUSE_MS);
       located = await locateVolume(options);
     }
   }
+}
+
+function hasCode(error: unknown, code: string): boolean {
+  return error instanceof PosternError && error.code === code;
 }
 
 async function attachTo(
@@ -120,15 +128,6 @@ function sayModes({ anchor, environment, name }: AttachOptions): void {
       'this anchor can be turned back by the host; development only',
     );
   }
-}
-
-function checkpointOf(head: OpenedCommit, tail: readonly OpenedCommit[]): Checkpoint {
-  const { checkpointSeq } = head.record;
-  const carrier = [head, ...tail].find(({ point }) => point.seq === checkpointSeq);
-  if (carrier?.record.checkpoint === undefined) {
-    throw new PosternError('ERR_VOLUME_CORRUPT', `no checkpoint at commit ${checkpointSeq}`);
-  }
-  return carrier.record.checkpoint;
 }
 
 /** The first free epoch after `after`. Gaps are fine; nobody else ever has the same one. */
@@ -213,9 +212,7 @@ function assemble(
   const health = new Health();
   const memory = new Memory(limits.dirtyBytes);
   const index = new VolumeIndex(limits, checkpoint);
-  for (const commit of tail) {
-    for (const group of commit.record.groups) index.apply(withBase(group, sealedCommitBytes(commit.header)));
-  }
+  replay(index, tail);
   const frames = new FrameReader(objects, ring, limits, (number) => index.segment(number));
   index.pages.readFrom(frames);
   const reader = new BlockReader(memory, index, frames);
@@ -246,8 +243,9 @@ function assemble(
   const anchoring = startAnchoring(options, limits, located, health, committer, waits);
   committer.anchorWith(anchoring);
   const anchoredPoint = (): CommitPoint => anchoring.anchored;
-  const own = { ...base, header, epoch, attachedFrom: head.point, frames, reader, writer };
-  const parts = { ...own, committer, checkpointer, reaper, repacker, anchoredPoint, anchored };
+  const own = { ...base, header, epoch, attachedFrom: head.point, firstSegment: nextSegment };
+  const work = { frames, reader, writer, committer, checkpointer, reaper, repacker };
+  const parts = { ...own, ...work, anchoredPoint, anchored };
   return new Volume(head.sizeBytes, parts);
 }
 

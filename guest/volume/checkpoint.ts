@@ -244,13 +244,15 @@ export class Checkpointer {
     return { root: written.root, segments };
   }
 
-  /** Pages of the sparser half of the table's segments, once there are many. */
+  /** Pages of the sparser half of the table's segments, once there are many, and of those under older keys. */
   async #sparseTablePages(own: ReadonlyMap<number, SegmentEntry>): Promise<MovedPages> {
     const moved = new MovedPages();
-    if (own.size < TABLE_SEGMENTS_MAX / 2) return moved;
     const { table } = this.#parts.index.base;
-    const sparsest = [...own].sort(([, a], [, b]) => a.liveBlocks - b.liveBlocks).slice(0, own.size / 2);
-    for (const [number] of sparsest) {
+    const { generation } = this.#parts.committer;
+    const half = own.size < TABLE_SEGMENTS_MAX / 2 ? 0 : own.size / 2;
+    const sparsest = [...own].sort(([, a], [, b]) => a.liveBlocks - b.liveBlocks).slice(0, half);
+    const old = [...own].filter(([, entry]) => entry.generation < generation);
+    for (const [number] of [...sparsest, ...old]) {
       const { spans } = await this.#parts.frames.directory(number);
       for (const { lba } of spans) {
         const at = parsePageLba('table', lba);

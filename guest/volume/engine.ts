@@ -25,6 +25,8 @@ export interface VolumeParts {
   readonly epoch: number;
   /** The state that the attach found, before its own commit. */
   readonly attachedFrom: CommitPoint;
+  /** The first segment number of this attach. */
+  readonly firstSegment: number;
   readonly objects: VolumeObjects;
   readonly ring: KeyRing;
   readonly environment: VolumeEnvironment;
@@ -53,6 +55,7 @@ export class Volume implements BlockDevice {
   #sizeBytes: number;
   /** Set while a restore changes the volume under everybody's feet. */
   #isExclusive = false;
+  readonly #writing = new Set<Promise<void>>();
 
   constructor(sizeBytes: number, parts: VolumeParts) {
     this.parts = parts;
@@ -78,8 +81,7 @@ export class Volume implements BlockDevice {
   }
 
   async write(offset: number, data: Buffer, options: { readonly fua: boolean }): Promise<void> {
-    this.#checkWrite(offset, data.length);
-    await this.parts.writer.write(offset, data);
+    await this.#change(offset, data.length, () => this.parts.writer.write(offset, data));
     if (options.fua) await this.flush();
   }
 
@@ -88,8 +90,7 @@ export class Volume implements BlockDevice {
   }
 
   async trim(offset: number, length: number, options: { readonly fua: boolean }): Promise<void> {
-    this.#checkWrite(offset, length);
-    await this.parts.writer.clear(offset, length);
+    await this.#change(offset, length, () => this.parts.writer.clear(offset, length));
     if (options.fua) await this.flush();
   }
 
@@ -98,9 +99,10 @@ export class Volume implements BlockDevice {
     length: number,
     options: { readonly fua: boolean; readonly noHole: boolean },
   ): Promise<void> {
-    this.#checkWrite(offset, length);
-    if (options.noHole) await this.parts.writer.zero(offset, length);
-    else await this.parts.writer.clear(offset, length);
+    const { writer } = this.parts;
+    await this.#change(offset, length, () =>
+      options.noHole ? writer.zero(offset, length) : writer.clear(offset, length),
+    );
     if (options.fua) await this.flush();
   }
 
@@ -139,9 +141,12 @@ export class Volume implements BlockDevice {
     if (this.#isExclusive) throw new PosternError('ERR_VOLUME_LIMIT', 'another restore is under way');
     this.#isExclusive = true;
     try {
+      await this.parts.repacker.pause();
+      await Promise.allSettled(this.#writing);
       this.#sizeBytes = await work();
     } finally {
       this.#isExclusive = false;
+      this.parts.repacker.resume();
     }
   }
 
@@ -154,10 +159,17 @@ export class Volume implements BlockDevice {
     this.#sizeBytes = sizeBytes;
   }
 
-  #checkWrite(offset: number, length: number): void {
+  async #change(offset: number, length: number, work: () => Promise<void>): Promise<void> {
     this.parts.health.check();
     this.#checkRange(offset, length);
     if (this.#isExclusive) throw new PosternError('ERR_VOLUME_LIMIT', 'the volume is being restored');
+    const done = work();
+    this.#writing.add(done);
+    try {
+      await done;
+    } finally {
+      this.#writing.delete(done);
+    }
   }
 
   #checkRange(offset: number, length: number): void {

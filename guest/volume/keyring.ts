@@ -1,5 +1,5 @@
 import { PosternError } from '../../shared/errors.ts';
-import { rootId, unwrapKeys, type VolumeHeader, WRAP_BYTES } from './header.ts';
+import { rootId, unwrapKeys, type VolumeHeader, WRAP_BYTES, wrapKeys } from './header.ts';
 import { deriveGenerationKeys, deriveVolumeKeys, type GenerationKeys, type VolumeKeys } from './keys.ts';
 import { wrapName } from './names.ts';
 import type { VolumeObjects } from './objects.ts';
@@ -46,6 +46,17 @@ export class KeyRing {
     }
     const keys = unwrapKeys(this.#rootKey, this.#headerBytes, generation, wrap);
     return this.add(generation, keys.generationKey, keys.baseKey);
+  }
+
+  /** A wrap of new keys for a generation, for the same root key; `add` them once it is stored. */
+  wrap(
+    generation: number,
+    generationKey: Buffer,
+    nonce: Buffer,
+  ): { readonly name: string; readonly bytes: Buffer } {
+    const keys = { generationKey, baseKey: this.baseKey };
+    const name = wrapName(generation, rootId(this.#rootKey, this.header.volumeId));
+    return { name, bytes: wrapKeys(this.#rootKey, this.#headerBytes, generation, keys, nonce) };
   }
 
   add(generation: number, generationKey: Buffer, baseKey: Buffer): GenerationKeys {

@@ -1,6 +1,7 @@
-import { PosternError } from '../../shared/errors.ts';
-import type { Anchor } from '../counter/anchor.ts';
+import { isPosternError, PosternError } from '../../shared/errors.ts';
+import type { Anchor, AnchorHead, AnchorVolume } from '../counter/anchor.ts';
 import { attemptAnchor } from './anchoring.ts';
+import type { CommitPoint } from './commit.ts';
 import type { VolumeAccess } from './create.ts';
 import { decodeVolumeHeader, type FlushMode, HEADER_BYTES, type VolumeHeader } from './header.ts';
 import { KeyRing } from './keyring.ts';
@@ -67,19 +68,37 @@ async function anchoredCommit(
   access: VolumeAccess,
   limits: VolumeLimits,
 ): Promise<OpenedCommit> {
-  const { environment } = access;
   // The signing seed is in the wrap, and which generation's wrap to open is known with the commit: `read` needs no signature.
   const known = { anchorId: header.anchorId, signingSeed: Buffer.alloc(0) };
+  for (let sought: CommitPoint | undefined; ; ) {
+    const head = await readAnchor(anchor, known, access, limits);
+    const point = { epoch: head.epoch, seq: head.seq, hash: head.commitHash };
+    try {
+      return await commits.need(point);
+    } catch (error) {
+      // An instance that still runs may have gone on, and freed this commit, between the anchor's answer and the store's.
+      const hasMoved = sought === undefined || !sought.hash.equals(point.hash);
+      if (!isPosternError(error, 'ERR_VOLUME_MISSING') || !hasMoved) throw error;
+      sought = point;
+    }
+  }
+}
+
+/** @throws ERR_ANCHOR_UNKNOWN, ERR_ANCHOR_UNAVAILABLE after the deadline */
+async function readAnchor(
+  anchor: Anchor,
+  known: AnchorVolume,
+  { environment, name }: VolumeAccess,
+  limits: VolumeLimits,
+): Promise<AnchorHead> {
   const endMs = environment.clock.nowMs() + limits.readDeadlineMs;
   for (let pauseMs = 50; ; pauseMs = Math.min(2 * pauseMs, 2000)) {
     try {
       const head = await attemptAnchor(environment, limits, (signal) => anchor.read(known, { signal }));
-      if (head === undefined) {
-        throw new PosternError('ERR_ANCHOR_UNKNOWN', `the anchor does not know volume ${header.name}`);
-      }
-      return await commits.need({ epoch: head.epoch, seq: head.seq, hash: head.commitHash });
+      if (head !== undefined) return head;
+      throw new PosternError('ERR_ANCHOR_UNKNOWN', `the anchor does not know volume ${name}`);
     } catch (error) {
-      const isWorthMore = error instanceof PosternError && error.code === 'ERR_ANCHOR_UNAVAILABLE';
+      const isWorthMore = isPosternError(error, 'ERR_ANCHOR_UNAVAILABLE');
       if (!isWorthMore || environment.clock.nowMs() + pauseMs >= endMs) throw error;
       await environment.clock.sleep(pauseMs);
     }

@@ -34,6 +34,10 @@ export class Reaper {
     return this.#due.map(({ object }) => object);
   }
 
+  get names(): readonly string[] {
+    return this.#due.map(({ object }) => nameOf(object));
+  }
+
   /** Only for what a commit freed that is anchored. */
   add(freed: readonly FreedObject[]): void {
     const dueMs = this.#environment.clock.nowMs() + this.#graceMs;
@@ -65,7 +69,7 @@ export class Reaper {
   }
 
   async #delete(object: FreedObject): Promise<boolean> {
-    const name = object.kind === 'segment' ? segmentName(object.id) : commitName(object.epoch, object.seq);
+    const name = nameOf(object);
     try {
       await this.#objects.delete(name);
       this.deletedCount += 1;
@@ -77,4 +81,8 @@ export class Reaper {
       return false;
     }
   }
+}
+
+function nameOf(object: FreedObject): string {
+  return object.kind === 'segment' ? segmentName(object.id) : commitName(object.epoch, object.seq);
 }

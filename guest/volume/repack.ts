@@ -32,6 +32,7 @@ export interface RepackerParts {
 export class Repacker {
   readonly #parts: RepackerParts;
   #running: Promise<void> | undefined;
+  #isPaused = false;
   repackedSegments = 0;
   repackedBlocks = 0;
 
@@ -39,18 +40,29 @@ export class Repacker {
     this.#parts = parts;
   }
 
+  /** Writes nothing from when this resolves until `resume`. */
+  async pause(): Promise<void> {
+    this.#isPaused = true;
+    await this.#running;
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+  }
+
   /** Takes every candidate that the checkpoints found; one run at a time. */
-  run(): Promise<void> {
+  async run(): Promise<void> {
+    if (this.#isPaused) return;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
     });
-    return this.#running;
+    await this.#running;
   }
 
   async #run(): Promise<void> {
     const { checkpointer, health } = this.#parts;
     for (const number of checkpointer.candidates) {
-      if (health.state !== 'serving') return;
+      if (health.state !== 'serving' || this.#isPaused) return;
       checkpointer.candidates.delete(number);
       try {
         await this.#repack(number);

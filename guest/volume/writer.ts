@@ -112,29 +112,35 @@ export class BlockWriter {
     for (;;) {
       this.#parts.health.check();
       const found = this.#parts.memory.find(block);
-      let isKnown = found !== undefined;
+      if (found === undefined) {
+        if (await this.#mergeStored(block, within, piece, merged)) return;
+        continue;
+      }
       if (found === 'hole') merged.fill(0);
-      else if (found !== undefined) merged.set(found);
-      else isKnown = await this.#fetch(block, merged);
-      if (!isKnown) continue;
+      else merged.set(found);
       merged.set(piece, within);
       if (this.#store(block, merged)) return;
       await this.room();
     }
   }
 
-  /** False when somebody wrote the block while its old content was on the way. */
-  async #fetch(block: number, target: Buffer): Promise<boolean> {
+  /** False when it has to be tried again: somebody wrote the block while its old content was on the way, or no room. */
+  async #mergeStored(block: number, within: number, piece: Buffer, merged: Buffer): Promise<boolean> {
     const token = { isStale: false };
     const tokens = this.#merging.get(block) ?? new Set();
     this.#merging.set(block, tokens.add(token));
     try {
-      await this.#parts.reader.read(block, target);
+      await this.#parts.reader.read(block, merged);
+      // From here to the store nothing is awaited, so that nobody can come in between.
+      if (token.isStale) return false;
+      merged.set(piece, within);
+      if (this.#store(block, merged)) return true;
     } finally {
       tokens.delete(token);
       if (tokens.size === 0) this.#merging.delete(block);
     }
-    return !token.isStale;
+    await this.room();
+    return false;
   }
 
   /** The index's memory is bounded too: a checkpoint that lags behind holds writes up. */

@@ -123,3 +123,43 @@ test('holes read as zeros, are reported as holes, and give their space back', as
     await volume.detach();
   });
 });
+
+/** A store whose GETs take a second of the world's clock. */
+function slowReads(world: World): void {
+  const { store } = world;
+  world.store = {
+    ...store,
+    get: async (key, options) => {
+      await world.clock.sleep(1000);
+      return store.get(key, options);
+    },
+  };
+}
+
+test('a partial write never brings back what was overwritten while the rest of its block was fetched', async () => {
+  for (const change of ['write', 'trim', 'partial'] as const) {
+    const world = new World();
+    slowReads(world);
+    await world.run(async () => {
+      await createVolume(world.creation(SIZE));
+      const first = await attached(world);
+      await first.write(0, Buffer.alloc(BLOCK_BYTES, 'old '), NO);
+      await first.detach();
+      const volume = await attached(world);
+      const partial = volume.write(10, Buffer.from('piece'), NO);
+      await world.clock.sleep(500);
+      if (change === 'write') await volume.write(0, Buffer.alloc(BLOCK_BYTES, 'new '), NO);
+      if (change === 'trim') await volume.trim(0, BLOCK_BYTES, NO);
+      const other = change === 'partial' ? volume.write(100, Buffer.from('other'), NO) : undefined;
+      // Far enough for the change to have left memory when the fetch ends.
+      await volume.flush();
+      await Promise.all([partial, other]);
+      const fill = { write: 'new ', trim: Buffer.alloc(1), partial: 'old ' }[change];
+      const expected = Buffer.alloc(BLOCK_BYTES, fill);
+      expected.set(Buffer.from('piece'), 10);
+      if (change === 'partial') expected.set(Buffer.from('other'), 100);
+      assert.deepEqual(await volume.read(0, BLOCK_BYTES), expected, change);
+      volume.close();
+    });
+  }
+});

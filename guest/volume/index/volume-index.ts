@@ -133,6 +133,27 @@ export class VolumeIndex {
     return leaf && tableEntry(leaf, number);
   }
 
+  /** Every segment that the state refers to, or may: those of commits, of the table, and the table's own. */
+  async *segments(endSegment: number): AsyncGenerator<NumberedSegment> {
+    const overlays = this.#overlays();
+    const { table, tableSegments } = this.#base;
+    const seen = new Set<number>();
+    for (const { segments } of overlays) {
+      for (const [number, entry] of segments) {
+        if (seen.has(number)) continue;
+        seen.add(number);
+        yield { number, entry };
+      }
+    }
+    for (const [number, entry] of tableSegments) yield { number, entry };
+    for await (const { number: leaf, bytes } of table.leaves(Math.ceil(endSegment / TABLE_PAGE_ENTRIES))) {
+      for (let number = leaf * TABLE_PAGE_ENTRIES; number < (leaf + 1) * TABLE_PAGE_ENTRIES; number += 1) {
+        const entry = seen.has(number) ? undefined : tableEntry(bytes, number);
+        if (entry !== undefined) yield { number, entry };
+      }
+    }
+  }
+
   #overlays(): Overlay[] {
     return this.#folding === undefined ? [this.#current] : [this.#current, this.#folding];
   }

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { attachVolume } from '../../../guest/volume/attach.ts';
+import { checkVolume } from '../../../guest/volume/check.ts';
 import { createVolume, type VolumeAccess } from '../../../guest/volume/create.ts';
 import type { Volume } from '../../../guest/volume/engine.ts';
 import type { FlushMode } from '../../../guest/volume/header.ts';
+import { inspectVolume } from '../../../guest/volume/inspect.ts';
 import { BLOCK_BYTES, type VolumeLimits } from '../../../guest/volume/limits.ts';
 import { isPosternError } from '../../../shared/errors.ts';
 import { checkedStore } from '../../../shared/objects/checked.ts';
@@ -11,8 +13,10 @@ import { type FaultRates, FaultyStore } from '../../../shared/objects/fault.ts';
 import { createMemoryStore, MemoryObjects } from '../../../shared/objects/memory.ts';
 import { type Random, seededRandom } from '../../../shared/objects/random.ts';
 import { AnchorHeads, FaultyAnchor, MemoryAnchor } from '../memory-anchor.ts';
+import { readNaively } from '../naive/reader.ts';
 import { ROOT_KEY, SMALL_LIMITS, virtualEnvironment } from '../world.ts';
-import { BlockModel } from './model.ts';
+import { Maintenance } from './maintenance.ts';
+import { BlockModel, describe } from './model.ts';
 import { SimulatedProcess } from './process.ts';
 
 /** The driver's blocks lie in stretches under different pages of the index, the last at the volume's end. */
@@ -42,6 +46,12 @@ export interface SimulationResult {
   checkpoints: number;
   deletedObjects: number;
   repackedSegments: number;
+  snapshots: number;
+  restores: number;
+  collections: number;
+  rekeys: number;
+  /** How often the naive reader read the whole volume. */
+  naiveReads: number;
   /** Moments of the first process, from its attach on. */
   moments: number;
 }
@@ -76,6 +86,8 @@ export class Simulation {
   readonly #store: FaultyStore;
   readonly #anchor: FaultyAnchor;
   readonly #model = new BlockModel();
+  readonly #heads = new AnchorHeads();
+  readonly #maintenance: Maintenance;
   readonly #busy = new Set<number>();
   #writeCount = 0;
   #context = '';
@@ -89,6 +101,11 @@ export class Simulation {
     checkpoints: 0,
     deletedObjects: 0,
     repackedSegments: 0,
+    snapshots: 0,
+    restores: 0,
+    collections: 0,
+    rekeys: 0,
+    naiveReads: 0,
     moments: 0,
   };
 
@@ -103,13 +120,9 @@ export class Simulation {
       clock: this.#clock,
       maxDelayMs: 3000,
     });
+    this.#maintenance = new Maintenance(this.#model, this.#random);
     const anchorRate = options.anchorFaults ?? (rates['put-error'] ?? 0) * 2;
-    this.#anchor = new FaultyAnchor(
-      new MemoryAnchor(new AnchorHeads()),
-      this.#clock,
-      this.#random,
-      anchorRate,
-    );
+    this.#anchor = new FaultyAnchor(new MemoryAnchor(this.#heads), this.#clock, this.#random, anchorRate);
   }
 
   get objects(): MemoryObjects {
@@ -118,7 +131,7 @@ export class Simulation {
 
   async run(): Promise<SimulationResult> {
     await this.#clock.run(this.#live());
-    return this.result;
+    return Object.assign(this.result, this.#maintenance.counts);
   }
 
   async #live(): Promise<void> {
@@ -133,7 +146,49 @@ export class Simulation {
     }
     this.#context = `seed ${seed}, at the end`;
     this.#store.setFaults(false);
-    await this.#attach(this.#newProcess(Number.POSITIVE_INFINITY), needsTakeover);
+    const process = this.#newProcess(Number.POSITIVE_INFINITY);
+    const volume = await this.#attach(process, needsTakeover);
+    assert.ok(volume);
+    this.#readNaively();
+    await volume.detach();
+    await this.#check(process);
+  }
+
+  /** The second reader, written from the document, finds the same bytes. */
+  #readNaively(): void {
+    this.result.naiveReads += 1;
+    const head = [...this.#heads.heads.values()][0];
+    assert.ok(head);
+    const fetch = (name: string): Buffer | undefined => this.#objects.peek(`vol/${name}`);
+    const naive = readNaively(fetch, Buffer.alloc(32, 7), head, SMALL_LIMITS.pipelineCommits);
+    assert.equal(naive.sizeBytes, VOLUME_BYTES);
+    this.#compareImages(this.#model.image(), naive.blocks, 'the naive reader');
+    for (const [name, blocks] of naive.snapshots) {
+      this.#compareImages(
+        this.#maintenance.images.get(name) ?? new Map(),
+        blocks,
+        `the naive reader, ${name}`,
+      );
+    }
+  }
+
+  #compareImages(
+    expected: ReadonlyMap<number, Buffer>,
+    found: ReadonlyMap<number, Buffer>,
+    who: string,
+  ): void {
+    const hole = Buffer.alloc(BLOCK_BYTES);
+    for (const block of new Set([...expected.keys(), ...found.keys()])) {
+      const [left, right] = [expected.get(block) ?? hole, found.get(block) ?? hole];
+      const text = `${this.#context}, ${who}: block ${block} is ${describe(right)}, should be ${describe(left)}`;
+      assert.ok(left.equals(right), text);
+    }
+  }
+
+  /** `check` verifies the volume at rest and finds nothing wrong. */
+  async #check(process: SimulatedProcess): Promise<void> {
+    const report = await checkVolume(await inspectVolume(this.#access(process)));
+    assert.deepEqual(report.problems, [], `${this.#context}, check`);
   }
 
   #newProcess(endsAt: number): SimulatedProcess {
@@ -287,6 +342,7 @@ export class Simulation {
         this.result.attaches += 1;
         const checked = this.#checkAttached(result.volume);
         await Promise.race([checked, process.ended]);
+        if (!process.isEnded && settle === undefined && this.#random() < 0.15) this.#readNaively();
         if (!process.isEnded) await checked;
         return process.isEnded ? undefined : result.volume;
       }
@@ -347,6 +403,9 @@ export class Simulation {
       if (volume.parts.health.state !== 'serving') break;
     }
     await Promise.all(running);
+    if (this.#random() < 0.35 && volume.parts.health.state === 'serving') {
+      await this.#maintenance.run(volume).catch(this.#expect);
+    }
   }
 
   async #operation(volume: Volume, process: SimulatedProcess): Promise<void> {

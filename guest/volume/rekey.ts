@@ -1,0 +1,67 @@
+import { PosternError } from '../../shared/errors.ts';
+import type { Volume } from './engine.ts';
+import { repackAll } from './gc.ts';
+import { KEY_BYTES } from './keys.ts';
+import { GENERATIONS_MAX } from './limits.ts';
+import { WRAP_PREFIX } from './names.ts';
+
+const WRAP_NONCE_BYTES = 24;
+
+export interface RekeyReport {
+  readonly generation: number;
+  /** Everything reachable is sealed under it, and the keys before it are destroyed. */
+  readonly isDrained: boolean;
+}
+
+/**
+ * New keys for everything that is written from now on, then the old data written anew. What snapshots pin stays under its old
+ * keys, which then cannot be destroyed: `isDrained` false.
+ */
+export async function rekey(volume: Volume, onProgress?: (done: string) => void): Promise<RekeyReport> {
+  const { ring, committer, objects, environment } = volume.parts;
+  const before = await committer.head();
+  const generation = before.generation + 1;
+  if (generation - before.oldestGeneration >= GENERATIONS_MAX) {
+    throw new PosternError('ERR_VOLUME_LIMIT', `${GENERATIONS_MAX} generations of keys are in use`);
+  }
+  const key = environment.random(KEY_BYTES);
+  const wrap = ring.wrap(generation, key, environment.random(WRAP_NONCE_BYTES));
+  await objects.put(wrap.name, wrap.bytes);
+  ring.add(generation, key, ring.baseKey);
+  committer.generation = generation;
+  await committer.commit({});
+  return { generation, isDrained: await drainOldKeys(volume, onProgress) };
+}
+
+/** Goes on where a rekey was interrupted. True when only the newest generation is left. */
+export async function drainOldKeys(volume: Volume, onProgress?: (done: string) => void): Promise<boolean> {
+  const { committer, objects } = volume.parts;
+  await repackAll(volume, onProgress ? { onProgress } : {});
+  // The tail is read by its own records' keys: after this checkpoint it begins past the last of the old ones.
+  await volume.parts.checkpointer.request();
+  const { generation, oldestGeneration } = await committer.head();
+  const oldest = await oldestReachable(volume, generation);
+  if (oldest > oldestGeneration) {
+    const seq = committer.nextSeq;
+    await committer.commit({ oldestGeneration: oldest });
+    await volume.parts.anchored(seq);
+    for (let old = oldestGeneration; old < oldest; old += 1) await destroyWraps(objects, old);
+  }
+  return oldest === generation;
+}
+
+async function oldestReachable(volume: Volume, newest: number): Promise<number> {
+  const { index, committer, checkpointer } = volume.parts;
+  let oldest = newest;
+  for await (const { entry } of index.segments(committer.nextSegment))
+    oldest = Math.min(oldest, entry.generation);
+  for (const { manifest } of checkpointer.snapshots) {
+    for (const { entry } of manifest) oldest = Math.min(oldest, entry.generation);
+  }
+  return oldest;
+}
+
+async function destroyWraps(objects: Volume['parts']['objects'], generation: number): Promise<void> {
+  const page = await objects.list(`${WRAP_PREFIX}${generation.toString(16).padStart(8, '0')}-`);
+  for (const { key } of page.objects) await objects.delete(key);
+}
