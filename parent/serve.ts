@@ -19,16 +19,19 @@ export interface ServeOptions {
  */
 export async function serve(config: ParentConfig, options: ServeOptions): Promise<number> {
   const log = createLogger('parent', options.format, options.level);
-  const parent = await Parent.start(config, { log, version: await ownVersion(), startFlow });
+  let current = config;
+  let parent: Parent | undefined;
+  let reloads = 0;
+  const onReload = async (): Promise<void> => {
+    reloads += 1;
+    if (parent !== undefined) current = (await reload(parent, options, log)) ?? current;
+  };
+  // Before anything is bound: a SIGHUP that nobody handles ends a process.
+  process.on('SIGHUP', () => void onReload());
+  parent = await Parent.start(config, { log, version: await ownVersion(), startFlow });
   const guests = Object.keys(config.guests).length;
   log.info({ event: 'parent.up', guests, admin: parent.whereIs('admin') ?? 'off' }, 'serving');
-  let current = config;
-  const onReload = (): void => {
-    void reload(parent, options, log).then((applied) => {
-      current = applied ?? current;
-    });
-  };
-  process.on('SIGHUP', onReload);
+  if (reloads > 0) await onReload();
   const signal = await firstSignal(log);
   log.info({ event: 'parent.draining', signal, drainTimeoutMs: current.drainTimeoutMs }, 'draining');
   await parent.drain(current.drainTimeoutMs);

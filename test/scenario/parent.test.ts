@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +10,8 @@ import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { stringify } from 'yaml';
 import type { TransportAddress } from '../../shared/transport/address.ts';
+import { connectStream } from '../../shared/transport/connect.ts';
+import type { Stream } from '../../shared/transport/transport.ts';
 import { closed, readReply, TestAgent } from '../parent/agent.ts';
 import { tcpServer, usual, usualGuest } from '../parent/setup.ts';
 
@@ -24,10 +26,12 @@ class ParentProcess {
   readonly exited: Promise<number | null>;
   #text = '';
 
-  constructor(file: string) {
-    this.child = spawn(process.execPath, [PROGRAM, 'parent', '--config', file, '--log', 'json'], {
-      stdio: ['ignore', 'inherit', 'pipe'],
-    });
+  /** @param descriptorLimit of the process, `ulimit -n` */
+  constructor(file: string, descriptorLimit?: number) {
+    const args = [PROGRAM, 'parent', '--config', file, '--log', 'json'];
+    const limited = ['-c', `ulimit -n ${descriptorLimit} && exec "$0" "$@"`, process.execPath, ...args];
+    const [program, programArgs] = descriptorLimit === undefined ? [process.execPath, args] : ['sh', limited];
+    this.child = spawn(program, programArgs, { stdio: ['ignore', 'inherit', 'pipe'] });
     this.exited = once(this.child, 'exit').then(([code]) => code as number | null);
     const { stderr } = this.child;
     if (stderr === null) throw new Error('no standard error');
@@ -58,7 +62,7 @@ interface Folder {
   readonly file: string;
   readonly tunnel: TransportAddress;
   write(changes?: Record<string, unknown>): Promise<void>;
-  start(): Promise<ParentProcess>;
+  start(descriptorLimit?: number): Promise<ParentProcess>;
 }
 
 async function makeFolder(t: TestContext): Promise<Folder> {
@@ -68,8 +72,8 @@ async function makeFolder(t: TestContext): Promise<Folder> {
   const write = (changes: Record<string, unknown> = {}) =>
     writeFile(file, stringify({ ...usual(folder, { web: {} }), drainTimeoutMs: 60_000, ...changes }));
   await write();
-  const start = async (): Promise<ParentProcess> => {
-    const process = new ParentProcess(file);
+  const start = async (descriptorLimit?: number): Promise<ParentProcess> => {
+    const process = new ParentProcess(file, descriptorLimit);
     t.after(() => process.child.kill('SIGKILL'));
     await process.line('serving');
     return process;
@@ -182,3 +186,29 @@ test('a parent that is killed comes back to the same guest and to no other', asy
   await TestAgent.register(tunnel);
   assert.equal(second.text.includes(agent.key.toString('hex')), false);
 });
+
+test('out of descriptors a parent neither dies nor spins, and serves again afterwards', async (t) => {
+  const { tunnel, start } = await makeFolder(t);
+  const parent = await start(64);
+  const agent = await TestAgent.register(tunnel);
+  const silent: Stream[] = [];
+  for (let count = 0; count < 200; count += 1) {
+    const stream = await connectStream(tunnel);
+    silent.push(stream.on('error', () => {}) as Stream);
+  }
+  const before = await cpuTicks(parent);
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  t.diagnostic(`${(await cpuTicks(parent)) - before} ticks of 10 ms in a second without descriptors`);
+  assert.equal(parent.child.exitCode, null);
+  for (const stream of silent) stream.destroy();
+  // What was opened meanwhile is closed or served in its turn; the session has lived through it.
+  const { reply } = await agent.open(1);
+  assert.equal(reply.status, 'refused');
+});
+
+/** User and system time of the process so far (proc(5), fields 14 and 15 of stat). */
+async function cpuTicks(parent: ParentProcess): Promise<number> {
+  const text = await readFile(`/proc/${parent.child.pid}/stat`, 'utf8');
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return Number(fields[11]) + Number(fields[12]);
+}
