@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { after, describe, it } from 'node:test';
@@ -18,7 +19,13 @@ import { createMemoryStore } from '../../../shared/objects/memory.ts';
 
 const schema = v.strictObject({
   stores: storesSchema,
-  guests: v.record(v.string(), v.strictObject({ objects: v.optional(grantsSchema, []) })),
+  guests: v.record(
+    v.string(),
+    v.strictObject({
+      objects: v.optional(grantsSchema, []),
+      objectLimits: v.optional(objectLimitsSchema, {}),
+    }),
+  ),
 });
 
 function parse(text: string): ObjectsConfig {
@@ -38,6 +45,14 @@ function problemPaths(text: string): string[] {
 const STORES = 'stores: {disk: {directory: {path: /srv/a}}, more: {directory: {path: /srv/b}}}';
 
 describe('object configuration', () => {
+  it('is as its page shows it', () => {
+    const page = readFileSync(new URL('../../../docs/objects.md', import.meta.url), 'utf8');
+    const example = /```yaml\n([\s\S]*?)```/.exec(page)?.[1] ?? '';
+    const config = parse(example);
+    assert.deepEqual(Object.keys(config.stores), ['disk', 'cloud', 'ceph']);
+    assert.equal(config.guests['web']?.objects.length, 2);
+  });
+
   it('takes directories, buckets and grants', () => {
     const config = parse(`
 stores:
