@@ -32,24 +32,31 @@ export interface EgressOptions {
 }
 
 /** Serves one proven OPEN: quota, guard, dial, answer, splice. Owns the stream. @throws PosternError ERR_WIRE_MALFORMED */
-export function openEgress(opened: OpenedStream, session: Session, options: EgressOptions): Promise<void> {
-  return new Opening(opened, session, options).run(decodeTcpOpen(opened.body));
+export async function openEgress(
+  opened: OpenedStream,
+  session: Session,
+  options: EgressOptions,
+): Promise<void> {
+  return new Opening(opened, session, options).run();
 }
 
 /** One OPEN on its way to being a flow. Until it is one, an abort of the flow cancels the dial. */
 class Opening {
   readonly #opened: OpenedStream;
+  readonly #open: TcpOpen;
   readonly #session: Session;
   readonly #options: EgressOptions;
   readonly #cancel = new AbortController();
 
+  /** @throws PosternError ERR_WIRE_MALFORMED */
   constructor(opened: OpenedStream, session: Session, options: EgressOptions) {
     this.#opened = opened;
+    this.#open = decodeTcpOpen(opened.body);
     this.#session = session;
     this.#options = options;
   }
 
-  async run(open: TcpOpen): Promise<void> {
+  async run(): Promise<void> {
     const { guest, flowId } = this.#opened;
     if (!this.#session.add(flowId, { abort: () => this.#cancel.abort() })) {
       throw new PosternError('ERR_WIRE_MALFORMED', `flow id ${flowId} is in use`);
@@ -62,15 +69,15 @@ class Opening {
       });
       return this.#refuse('limit');
     }
-    const candidates = this.#permitted(open);
-    const outcome = await this.#dial(candidates, open.port);
+    const outcome = await this.#dial(this.#permitted(), this.#open.port);
     guest.usage.dials -= 1;
     this.#settle(outcome);
   }
 
   /** The addresses that the guard lets the guest reach; the others are written down. */
-  #permitted({ addresses, port }: TcpOpen): Candidate[] {
+  #permitted(): Candidate[] {
     const { guest } = this.#opened;
+    const { addresses, port } = this.#open;
     return addresses.flatMap((address, index) => {
       const decision = guest.guard.decide('tcp', address, port);
       if (decision.verdict === 'allow') return [{ address: decision.address ?? address, index }];
@@ -137,7 +144,8 @@ class Opening {
       event: 'flow.opened',
       guest: guest.name,
       flowId,
-      destination: `${socket.remoteAddress} ${socket.remotePort}`,
+      // Not asked of the socket: that is a system call, and the answer is known.
+      destination: `${this.#open.addresses[addressIndex]} ${this.#open.port}`,
     };
     stream.write(encodeReply('ok', addressIndex));
     observer.onEgressOpen(guest, 'ok');

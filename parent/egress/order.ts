@@ -9,6 +9,7 @@ export interface Candidate {
  * (RFC 8305 section 4, with a First Address Family Count of 1).
  */
 export function interleave(candidates: readonly Candidate[]): readonly Candidate[] {
+  if (candidates.length < 2) return candidates;
   const isFirstFamily = ({ address }: Candidate) => isIPv6(address) === isIPv6(candidates[0]?.address ?? '');
   const queues = [candidates.filter(isFirstFamily), candidates.filter((one) => !isFirstFamily(one))];
   const ordered: Candidate[] = [];
