@@ -4,11 +4,13 @@ set -eu
 
 # VM and kernel: qemu, busybox, kmod, cpio. Network: nftables, iproute2, socat, curl, openssl. NBD and file systems:
 # libnbd, qemu-utils, nbd-client, nbdkit, fio, btrfs-progs, e2fsprogs. S3: Ceph’s gateway with a monitor and an OSD.
+# DNS: a validating resolver as oracle, three authoritative servers, BIND’s signer.
 packages="
   qemu-system-x86 busybox-static kmod cpio
   nftables iproute2 socat curl openssl procps python3 python3-dnspython
   libnbd-bin python3-libnbd qemu-utils nbd-client nbdkit fio btrfs-progs e2fsprogs
   radosgw ceph-mon ceph-osd ceph-common
+  unbound bind9 bind9-utils knot nsd
 "
 attempts=4
 
@@ -35,6 +37,8 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
+# Tells invoke-rc.d to start nothing: the DNS servers would fight for port 53.
+export RUNLEVEL=1
 attempt=1
 # shellcheck disable=SC2086
 until apt-get -qq update && apt-get -qq install -y --no-install-recommends $missing >&2; do

@@ -5,7 +5,6 @@ import type { DomainName } from './name.ts';
 import { allowsExpansionByNsec, denyByNsec, type Nsec, parseNsec } from './nsec.ts';
 import { denyByNsec3, expansionByNsec3, type Nsec3, Nsec3Chain, parseNsec3 } from './nsec3.ts';
 import type { RRset, Section } from './rrset.ts';
-import { countedLabels } from './rrsig.ts';
 import { TYPE } from './types.ts';
 import { type Signer, verifyRrset } from './verify.ts';
 
@@ -62,6 +61,8 @@ export class DenialEvidence {
     for (const rrset of candidates.slice(0, DENIAL_RECORDS_MAX)) {
       try {
         const verified = await verifyRrset(rrset, signer, epochSeconds, work);
+        // An NSEC that a wildcard made speaks of its wildcard, not of its owner (CVE-2017-15105).
+        if (verified.expandedFrom !== undefined) continue;
         ttlSeconds = Math.min(ttlSeconds, verified.ttlSeconds);
       } catch (error) {
         if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT') throw error;
@@ -105,10 +106,7 @@ export function denialSigners(authority: Section): DomainName[] {
     .flatMap((rrset) => rrset.signatures.map((rrsig) => rrsig.signer));
 }
 
-/** Signed by the zone, and not made by a wildcard: an expanded NSEC speaks of its wildcard, not of its owner. */
 function isDenialOf(rrset: RRset, zone: DomainName): boolean {
   if (rrset.type !== TYPE.NSEC && rrset.type !== TYPE.NSEC3) return false;
-  return rrset.signatures.some(
-    (rrsig) => rrsig.signer.equals(zone) && rrsig.labels === countedLabels(rrset.name),
-  );
+  return rrset.signatures.some((rrsig) => rrsig.signer.equals(zone));
 }

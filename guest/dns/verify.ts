@@ -26,15 +26,7 @@ export interface Signer {
 /** Signatures of an RRset that are looked at at all, the unfit included. */
 const SIGNATURES_READ_MAX = 32;
 /** Types that mean nothing, or something dangerous, when a wildcard made them. */
-const NEVER_EXPANDED = new Set<number>([
-  TYPE.DS,
-  TYPE.DNSKEY,
-  TYPE.DNAME,
-  TYPE.SOA,
-  TYPE.NS,
-  TYPE.NSEC,
-  TYPE.NSEC3,
-]);
+const NEVER_EXPANDED = new Set<number>([TYPE.DS, TYPE.DNSKEY, TYPE.DNAME, TYPE.SOA, TYPE.NS]);
 /** Types that stand only at the apex of the zone that signs them. */
 const APEX_ONLY = new Set<number>([TYPE.DNSKEY, TYPE.SOA, TYPE.NS, TYPE.NSEC3PARAM]);
 

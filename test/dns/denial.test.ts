@@ -278,3 +278,22 @@ describe('NSEC3 (RFC 5155)', () => {
     assert.equal(base32hex(Buffer.alloc(20, 0xff)), 'v'.repeat(32));
   });
 });
+
+describe('a delegation that a server answers wrongly for', () => {
+  test('a longer name settles it, and when nothing does it is bogus', async () => {
+    const example = new TestZone('example.');
+    const plain = new TestZone('plain.empty.example.', { signed: false });
+    plain.add('www.plain.empty.example.', TYPE.A, ADDRESS);
+    const world = new TestWorld(new TestZone('.'), example, plain);
+    assert.equal(await world.summary('www.plain.empty.example.', TYPE.A), 'insecure 0 1');
+    const unproven = (...names: string[]): void => {
+      world.tamper = (message, name, type) => {
+        if (type === TYPE.DS && names.includes(name.toString())) message.authority = [];
+      };
+    };
+    unproven('empty.example.');
+    assert.equal(await world.summary('www.plain.empty.example.', TYPE.A), 'insecure 0 1');
+    unproven('empty.example.', 'plain.empty.example.');
+    assert.equal(await world.summary('www.plain.empty.example.', TYPE.A), 'bogus 2 0');
+  });
+});

@@ -1,0 +1,96 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { SERVER_ADDRESSES, type ServerName, ZONES, type ZonePlan, zoneFile } from './zones.ts';
+
+/** Where the recursing resolvers listen: one that does not validate, and one that does and is our oracle. */
+export const RECURSOR = { address: '127.0.0.1', port: 5301 };
+export const ORACLE = { address: '127.0.0.1', port: 5302 };
+
+/** Starts authorities and resolvers, for a network namespace of their own; they end with it. */
+export function startServers(folder: string): ChildProcess[] {
+  const zones = (server: ServerName): ZonePlan[] => ZONES.filter((zone) => zone.server === server);
+  return [
+    startNamed(folder, zones('named')),
+    startNsd(folder, zones('nsd')),
+    startKnot(folder, zones('knot')),
+    startUnbound(folder, 'recursor', RECURSOR.port, 'iterator'),
+    startUnbound(folder, 'oracle', ORACLE.port, 'validator iterator'),
+  ];
+}
+
+function start(program: string, ...args: string[]): ChildProcess {
+  return spawn(program, args, { stdio: ['ignore', 'ignore', 'ignore'] });
+}
+
+function startNamed(folder: string, zones: readonly ZonePlan[]): ChildProcess {
+  const file = join(folder, 'named.conf');
+  const listed = zones.map(
+    (zone) => `zone "${zone.name}" { type primary; file "${zoneFile(folder, zone)}"; };`,
+  );
+  const options = [
+    `directory "${folder}"; pid-file none; session-keyfile none; recursion no; dnssec-validation no;`,
+    `listen-on { ${SERVER_ADDRESSES.named}; }; listen-on-v6 { none; }; check-names primary ignore;`,
+  ];
+  writeFileSync(file, `options { ${options.join('\n')} };\ncontrols { };\n${listed.join('\n')}\n`);
+  return start('named', '-g', '-c', file);
+}
+
+function startNsd(folder: string, zones: readonly ZonePlan[]): ChildProcess {
+  const file = join(folder, 'nsd.conf');
+  const server = [
+    'server:',
+    `ip-address: ${SERVER_ADDRESSES.nsd}`,
+    'username: ""',
+    'database: ""',
+    `zonesdir: "${folder}"`,
+  ];
+  const paths = [
+    `pidfile: "${folder}/nsd.pid"`,
+    `xfrdfile: "${folder}/xfrd.state"`,
+    `zonelistfile: "${folder}/zone.list"`,
+    `xfrdir: "${folder}"`,
+  ];
+  const listed = zones.map((zone) => `zone:\n name: "${zone.name}"\n zonefile: "${zoneFile(folder, zone)}"`);
+  writeFileSync(
+    file,
+    `${[...server, ...paths].join('\n ')}\nremote-control:\n control-enable: no\n${listed.join('\n')}\n`,
+  );
+  return start('nsd', '-d', '-c', file);
+}
+
+function startKnot(folder: string, zones: readonly ZonePlan[]): ChildProcess {
+  const file = join(folder, 'knot.conf');
+  const storage = join(folder, 'knot');
+  mkdirSync(storage);
+  const listed = zones.map((zone) => ` - domain: ${zone.name}\n   file: "${zoneFile(folder, zone)}"`);
+  const server = `server:\n  rundir: "${storage}"\n  listen: ${SERVER_ADDRESSES.knot}@53\n`;
+  writeFileSync(file, `${server}database:\n  storage: "${storage}"\nzone:\n${listed.join('\n')}\n`);
+  return start('knotd', '-c', file);
+}
+
+function startUnbound(folder: string, name: string, port: number, modules: string): ChildProcess {
+  const hints = join(folder, 'root.hints');
+  writeFileSync(hints, `. 3600000 NS ns.\nns. 3600000 A ${SERVER_ADDRESSES.named}\n`);
+  const file = join(folder, `${name}.conf`);
+  const options = [
+    `interface: 127.0.0.1@${port}`,
+    'do-daemonize: no',
+    'username: ""',
+    'chroot: ""',
+    `pidfile: ""`,
+    'use-syslog: no',
+    `directory: "${folder}"`,
+    `root-hints: "${hints}"`,
+    `module-config: "${modules}"`,
+    'do-not-query-localhost: no',
+    'aggressive-nsec: no',
+    'qname-minimisation: no',
+    'access-control: 127.0.0.0/8 allow',
+    'do-ip6: no',
+    'local-zone: "test." nodefault',
+    ...(modules.startsWith('validator') ? [`trust-anchor-file: "${folder}/root.anchor"`] : []),
+  ];
+  writeFileSync(file, `server:\n ${options.join('\n ')}\nremote-control:\n control-enable: no\n`);
+  return start('unbound', '-d', '-c', file);
+}
