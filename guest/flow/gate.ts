@@ -4,20 +4,17 @@ import { formatAddress } from '../../shared/policy/address.ts';
 import type { CompiledPolicy } from '../../shared/policy/compile.ts';
 import { type Allowed, type Denied, decide } from '../../shared/policy/decide.ts';
 import { parseHost } from '../../shared/policy/name.ts';
-import { DENY_REASONS, type DenyReason } from '../../shared/policy/reasons.ts';
+import { DENY_REASONS, type DenyReason, SNI_REASONS, type SniReason } from '../../shared/policy/reasons.ts';
 import type { Audit, RefusalRecord } from '../audit.ts';
 import { interleaveFamilies } from '../resolve/order.ts';
 import type { NameResolver } from '../resolve/resolver.ts';
 import type { FlowVia } from './flow-table.ts';
 import type { FlowOpener } from './opener.ts';
-import { requireServerName } from './server-name.ts';
+import { judgeServerName } from './server-name.ts';
 import type { Tunnel } from './tunnel.ts';
 
 /** Longer than any name; what an application sends beyond it does not go to the log. */
 const SHOWN_HOST_MAX_LENGTH = 260;
-
-/** Beside the policy's own reasons: what only the first bytes of a flow can tell. */
-export const SERVER_NAME_MISMATCH = 'server-name-mismatch';
 
 export interface Target {
   /** As the application wrote it: a name in any spelling, or an address. */
@@ -27,7 +24,7 @@ export interface Target {
 }
 
 export interface Refusal {
-  readonly reason: DenyReason | typeof SERVER_NAME_MISMATCH;
+  readonly reason: DenyReason | SniReason;
   /** For a person: what was asked for and why not. */
   readonly message: string;
 }
@@ -105,24 +102,27 @@ export class Gate {
   /**
    * The last question, once the application may send: are its first bytes a ClientHello for the right name, where the
    * rule wants that. The bytes stay in the socket.
-   * @throws PosternError as requireServerName does; the flow is ended then.
+   * @throws PosternError ERR_FLOW_DENIED, ERR_WIRE_TIMEOUT, ERR_TRANSPORT_CLOSED; the flow is ended then.
    */
   async admit(local: Socket, { tunnel, serverNames }: OpenFlow): Promise<void> {
     if (serverNames === undefined) return;
     try {
-      await requireServerName(local, serverNames);
+      const reason = await judgeServerName(local, serverNames);
+      if (reason === undefined) return;
+      const message = this.refuseServerName(tunnel, reason, serverNames);
+      throw new PosternError('ERR_FLOW_DENIED', message);
     } catch (error) {
       tunnel.cancel();
-      if (isPosternError(error, 'ERR_FLOW_DENIED')) this.refuseServerName(tunnel, error.message);
       throw error;
     }
   }
 
-  /** Counts and logs that a flow did not carry the TLS server name that its rule wants. */
-  refuseServerName({ labels }: Tunnel, message: string): void {
+  /** Counts and logs that a flow did not carry the TLS server name that its rule wants. Returns what to tell. */
+  refuseServerName({ labels }: Tunnel, reason: SniReason, serverNames: readonly string[]): string {
+    const message = `the rule wants TLS for ${serverNames.join(' or ')}: ${SNI_REASONS[reason]}`;
     const destination = labels.name ?? labels.address ?? '';
-    const record = { ...labels, destination, reason: SERVER_NAME_MISMATCH };
-    this.#options.audit.refused('flow.refused', record, message);
+    this.#options.audit.refused('flow.refused', { ...labels, destination, reason }, message);
+    return message;
   }
 
   async #route({ host, port }: Target, signal?: AbortSignal): Promise<Route> {

@@ -5,7 +5,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { isPosternError, PosternError } from '../../shared/errors.ts';
-import { type Gate, type GateResult, SERVER_NAME_MISMATCH } from '../flow/gate.ts';
+import type { Gate, GateResult } from '../flow/gate.ts';
 import type { Tunnel } from '../flow/tunnel.ts';
 import { type AbsoluteUri, parseAbsoluteUri } from './authority.ts';
 import {
@@ -50,10 +50,10 @@ export async function serveForward(
   }
   if (result.kind === 'denied') return answer(request, response, failureOfRefusal(result.refusal));
   if (result.serverNames !== undefined) {
-    const why = `the rule wants TLS for ${uri.host}, and plain HTTP is none`;
+    const reason = 'sni-not-tls';
     result.tunnel.cancel();
-    gate.refuseServerName(result.tunnel, why);
-    return answer(request, response, failureOfRefusal({ reason: SERVER_NAME_MISMATCH, message: why }));
+    const message = gate.refuseServerName(result.tunnel, reason, result.serverNames);
+    return answer(request, response, failureOfRefusal({ reason, message }));
   }
   forward(result.tunnel, uri, request, response);
 }

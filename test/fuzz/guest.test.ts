@@ -3,7 +3,6 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { encode } from 'dns-packet';
 import ipaddr from 'ipaddr.js';
-import { readServerName } from '../../guest/flow/server-name.ts';
 import { encodeProxyV2 } from '../../guest/inbound/proxy-v2.ts';
 import { parseAbsoluteUri, parseAuthority } from '../../guest/proxy/authority.ts';
 import { endToEndHeaders } from '../../guest/proxy/http-headers.ts';
@@ -63,40 +62,6 @@ test('SOCKS5: pieces make no difference, and a naive twin agrees', () => {
     if (last.kind === 'request') assert.ok(last.request.host.length <= 255);
   });
 });
-
-const HELLO = Buffer.from(
-  '1603010077010000730303' +
-    '11'.repeat(32) +
-    '00' +
-    '0006130113021303' +
-    '0100' +
-    '0044' +
-    '0000001400120000 0f6170692e6578616d706c652e636f6d'.replace(' ', '') +
-    '002b0003020304' +
-    '000a00040002001d' +
-    '0033001a0018001d0014' +
-    '22'.repeat(20),
-  'hex',
-);
-
-test('ClientHello: total, and more bytes never change a name that was read', () => {
-  assert.deepEqual(readServerName(fixLengths(HELLO)), { kind: 'hello', name: 'api.example.com' });
-  fuzzDecoder('client-hello', [fixLengths(HELLO), HELLO], ROUNDS, (bytes, random) => {
-    const whole = readServerName(bytes);
-    const part = readServerName(bytes.subarray(0, random.below(bytes.length + 1)));
-    if (part.kind !== 'more') assert.deepEqual(part, whole);
-  });
-});
-
-/** Sets the record, handshake and extension lengths to what is there. */
-function fixLengths(hello: Buffer): Buffer {
-  const bytes = Buffer.from(hello);
-  bytes.writeUInt16BE(bytes.length - 5, 3);
-  bytes.writeUIntBE(bytes.length - 9, 6, 3);
-  const extensions = 5 + 4 + 2 + 32 + 1 + 8 + 2;
-  bytes.writeUInt16BE(bytes.length - extensions - 2, extensions);
-  return bytes;
-}
 
 test('DNS answers: coded errors only, bounded results, canonical addresses', () => {
   const question = { id: 7, name: 'api.example.com', type: 'A' } as const;
