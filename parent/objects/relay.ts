@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { isPosternError } from '../../shared/errors.ts';
-import type { Logger } from '../../shared/log.ts';
+import { type Logger, LogRateLimiter } from '../../shared/log.ts';
 import type { StoreObservation } from '../../shared/objects/observe.ts';
 import type { ObjectStore } from '../../shared/objects/store.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
@@ -46,6 +46,8 @@ export class ObjectRelay {
   readonly #stores = new Map<string, PlacedStore>();
   readonly #guests = new Map<string, ServedGuest>();
   readonly #options: RelayOptions;
+  /** One line a guest and window, whatever it does. */
+  readonly #violations = new LogRateLimiter();
 
   private constructor(options: RelayOptions) {
     this.#options = options;
@@ -91,8 +93,10 @@ export class ObjectRelay {
     }
     const outcome = await served.service.serve(stream);
     const { violation } = outcome;
-    if (violation !== undefined) {
-      this.#options.log.warn({ event: 'objects.violation', guest, violation }, 'object stream ended');
+    const suppressed = violation === undefined ? undefined : this.#violations.allow(guest);
+    if (suppressed !== undefined) {
+      const about = { event: 'objects.violation', guest, violation, suppressed };
+      this.#options.log.warn(about, 'object stream ended: the guest broke its protocol');
     }
     return outcome;
   }
