@@ -7,8 +7,10 @@ import { RCODE, rcodeName, typeName } from './types.ts';
 import { encodeQuery } from './upstream/query.ts';
 import type { Upstream, UpstreamResolver } from './upstream/upstream.ts';
 
+/** A datagram may be lost: where there is another way, it is taken soon. */
+const FIRST_WAY_TIMEOUT_MS = 1_500;
 /** A resolver that has to recurse from the root answers within this, or another is asked. */
-const EXCHANGE_TIMEOUT_MS = 3_000;
+const LAST_WAY_TIMEOUT_MS = 4_000;
 
 /** Looks at an answer; throws a PosternError ERR_DNS_* where another answer may be better. */
 export type Judge<T> = (response: Response) => T | Promise<T>;
@@ -32,8 +34,9 @@ export class Questioner {
     let failed: PosternError | undefined;
     for (const resolver of this.#resolvers) {
       for (const way of resolver.ways) {
+        const timeoutMs = way === resolver.ways.at(-1) ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
         try {
-          const message = await exchange(way, name, type, work);
+          const message = await exchange(way, name, type, work, timeoutMs);
           if ((message.flags & FLAG.TC) !== 0) {
             failed ??= new PosternError('ERR_DNS_UPSTREAM', `${way.name} truncated its answer`);
             continue;
@@ -66,9 +69,15 @@ function isFinal(error: PosternError): boolean {
   return error.code === 'ERR_DNS_LIMIT' || error.code === 'ERR_DNS_DEADLINE';
 }
 
-async function exchange(way: Upstream, name: DomainName, type: number, work: Work): Promise<Message> {
+async function exchange(
+  way: Upstream,
+  name: DomainName,
+  type: number,
+  work: Work,
+  timeoutMs: number,
+): Promise<Message> {
   work.countUpstreamQuestion();
-  const signal = AbortSignal.any([work.signal, AbortSignal.timeout(EXCHANGE_TIMEOUT_MS)]);
+  const signal = AbortSignal.any([work.signal, AbortSignal.timeout(timeoutMs)]);
   try {
     return readMessage(await way.exchange(encodeQuery(name, type), { signal }));
   } catch (error) {
