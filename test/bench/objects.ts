@@ -34,8 +34,8 @@ interface Sample {
   readonly cpuMs: number[];
 }
 
-const folder = await mkdtemp(`${tmpdir()}/postern-bench-`);
 const server = await startRadosgw();
+const folder = await mkdtemp(`${tmpdir()}/postern-bench-`);
 const bucket = await openBucketStore(server);
 const closers: (() => void | Promise<void>)[] = [];
 const direct: [string, ObjectStore][] = [
