@@ -17,22 +17,26 @@ export class FieldWriter {
   }
 
   u8(value: number): this {
-    this.#bytes.writeUInt8(value, this.#room(1));
+    const at = this.#room(1);
+    this.#bytes.writeUInt8(value, at);
     return this;
   }
 
   u16(value: number): this {
-    this.#bytes.writeUInt16LE(value, this.#room(2));
+    const at = this.#room(2);
+    this.#bytes.writeUInt16LE(value, at);
     return this;
   }
 
   u32(value: number): this {
-    this.#bytes.writeUInt32LE(value, this.#room(4));
+    const at = this.#room(4);
+    this.#bytes.writeUInt32LE(value, at);
     return this;
   }
 
   u48(value: number): this {
-    this.#bytes.writeUIntLE(value, this.#room(6), 6);
+    const at = this.#room(6);
+    this.#bytes.writeUIntLE(value, at, 6);
     return this;
   }
 
@@ -54,6 +58,7 @@ export class FieldWriter {
     return Buffer.from(this.#bytes.subarray(0, this.#length));
   }
 
+  /** May replace the buffer: whoever calls it takes `#bytes` afterwards. */
   #room(byteCount: number): number {
     const at = this.#length;
     if (at + byteCount > this.#bytes.length) {

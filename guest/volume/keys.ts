@@ -1,4 +1,4 @@
-import { createHmac, hkdfSync } from 'node:crypto';
+import { createHmac, createSecretKey, hkdfSync, type KeyObject } from 'node:crypto';
 
 export const KEY_BYTES = 32;
 export const VOLUME_ID_BYTES = 16;
@@ -11,18 +11,18 @@ const DOMAIN = 'postern/volume/v1';
 export interface GenerationKeys {
   readonly generation: number;
   /** HMAC over plaintext frames: a segment's siv. */
-  readonly mac: Buffer;
+  readonly mac: KeyObject;
   /** Input of the key of each segment and of each commit. */
-  readonly enc: Buffer;
+  readonly enc: KeyObject;
   /** HMAC over a commit record: its siv. */
-  readonly commit: Buffer;
+  readonly commit: KeyObject;
 }
 
 /** What stays the same when the generation changes. */
 export interface VolumeKeys {
   readonly volumeId: Buffer;
   /** Names of objects, and the volume's blinded name in the anchor's leaves. */
-  readonly name: Buffer;
+  readonly name: KeyObject;
   /** Seed of the Ed25519 key that signs for the anchor. */
   readonly anchorSeed: Buffer;
 }
@@ -54,8 +54,13 @@ export function u32Field(value: number): Buffer {
 }
 
 /** HKDF-SHA256 (RFC 5869) with an empty salt and a `label` as info; KEY_BYTES long. */
-export function derive(key: Buffer, info: Buffer): Buffer {
+export function derive(key: KeyObject | Buffer, info: Buffer): Buffer {
   return Buffer.from(hkdfSync('sha256', key, Buffer.alloc(0), info, KEY_BYTES));
+}
+
+/** As `derive`, for a key that is used often: node:crypto takes a KeyObject three times as fast as bytes. */
+export function deriveKey(key: KeyObject | Buffer, info: Buffer): KeyObject {
+  return createSecretKey(derive(key, info));
 }
 
 export function deriveGenerationKeys(
@@ -66,16 +71,16 @@ export function deriveGenerationKeys(
   const fields = [volumeId, u32Field(generation)];
   return {
     generation,
-    mac: derive(generationKey, label('mac', ...fields)),
-    enc: derive(generationKey, label('enc', ...fields)),
-    commit: derive(generationKey, label('commit', ...fields)),
+    mac: deriveKey(generationKey, label('mac', ...fields)),
+    enc: deriveKey(generationKey, label('enc', ...fields)),
+    commit: deriveKey(generationKey, label('commit', ...fields)),
   };
 }
 
 export function deriveVolumeKeys(baseKey: Buffer, volumeId: Buffer): VolumeKeys {
   return {
     volumeId,
-    name: derive(baseKey, label('name', volumeId)),
+    name: deriveKey(baseKey, label('name', volumeId)),
     anchorSeed: derive(baseKey, label('anchor-seed', volumeId)),
   };
 }

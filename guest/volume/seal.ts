@@ -1,7 +1,14 @@
-import { createCipheriv, createDecipheriv, createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  type KeyObject,
+  timingSafeEqual,
+} from 'node:crypto';
 import { PosternError } from '../../shared/errors.ts';
 import { writeU64 } from './fields.ts';
-import { derive, type GenerationKeys, label, u32Field, u64Field } from './keys.ts';
+import { deriveKey, type GenerationKeys, label, u32Field, u64Field } from './keys.ts';
 import { TAG_BYTES } from './limits.ts';
 import type { FrameSpan } from './segment.ts';
 
@@ -14,7 +21,7 @@ export interface SegmentSeal {
   readonly volumeId: Buffer;
   readonly segmentId: Buffer;
   readonly generation: number;
-  readonly key: Buffer;
+  readonly key: KeyObject;
   /** The additional data of every frame; only its last FRAME_FIELDS_BYTES differ from frame to frame. */
   readonly data: Buffer;
 }
@@ -49,7 +56,7 @@ export function segmentSeal(
   segmentId: Buffer,
   siv: Buffer,
 ): SegmentSeal {
-  const key = derive(keys.enc, label('segment-key', siv, segmentId));
+  const key = deriveKey(keys.enc, label('segment-key', siv, segmentId));
   const fields = Buffer.alloc(FRAME_FIELDS_BYTES);
   const data = label('frame', volumeId, segmentId, u32Field(keys.generation), fields);
   return { volumeId, segmentId, generation: keys.generation, key, data };
@@ -82,11 +89,6 @@ export function openFrame(seal: SegmentSeal, index: number, span: FrameSpan, sea
   return plain;
 }
 
-export interface CommitSeal {
-  readonly siv: Buffer;
-  readonly key: Buffer;
-}
-
 export function commitSiv(
   keys: GenerationKeys,
   volumeId: Buffer,
@@ -102,12 +104,12 @@ export function commitSiv(
     .digest();
 }
 
-export function commitKey(keys: GenerationKeys, epoch: number, seq: number, siv: Buffer): Buffer {
-  return derive(keys.enc, label('commit-key', siv, u64Field(epoch), u64Field(seq)));
+export function commitKey(keys: GenerationKeys, epoch: number, seq: number, siv: Buffer): KeyObject {
+  return deriveKey(keys.enc, label('commit-key', siv, u64Field(epoch), u64Field(seq)));
 }
 
 /** Header, ciphertext and tag of a record. */
-export function sealRecord(key: Buffer, volumeId: Buffer, header: Buffer, record: Buffer): Buffer {
+export function sealRecord(key: KeyObject, volumeId: Buffer, header: Buffer, record: Buffer): Buffer {
   const cipher = createCipheriv(ALGORITHM, key, frameNonce(0));
   cipher.setAAD(label('commit-header', volumeId, header));
   return Buffer.concat([header, cipher.update(record), cipher.final(), cipher.getAuthTag()]);
@@ -115,7 +117,7 @@ export function sealRecord(key: Buffer, volumeId: Buffer, header: Buffer, record
 
 /** Undefined when it does not verify. */
 export function openRecord(
-  key: Buffer,
+  key: KeyObject,
   volumeId: Buffer,
   header: Buffer,
   sealed: Buffer,
@@ -133,7 +135,7 @@ export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
-function open(key: Buffer, nonce: Buffer, data: Buffer, sealed: Buffer): Buffer | undefined {
+function open(key: KeyObject, nonce: Buffer, data: Buffer, sealed: Buffer): Buffer | undefined {
   if (sealed.length < TAG_BYTES) return undefined;
   const decipher = createDecipheriv(ALGORITHM, key, nonce, { authTagLength: TAG_BYTES });
   decipher.setAAD(data);
