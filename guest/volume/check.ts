@@ -4,7 +4,7 @@ import { Tree } from './index/tree.ts';
 import type { InspectedVolume } from './inspect.ts';
 import { BLOCK_BYTES, PAGE_ENTRIES } from './limits.ts';
 import { loadManifest } from './manifest.ts';
-import { CLAIM_PREFIX, COMMIT_PREFIX, commitName, SEGMENT_PREFIX } from './names.ts';
+import { CLAIM_PREFIX, COMMIT_PREFIX, claimName, commitName, SEGMENT_PREFIX } from './names.ts';
 import type { FreedObject } from './record.ts';
 import { DIRECTORY_LBA, equalBytes, openFrame, SivBuilder, segmentSeal } from './seal.ts';
 import {
@@ -145,8 +145,8 @@ class Check {
       for (let after: string | undefined; ; ) {
         const page = await objects.list(prefix, after);
         for (const { key, sizeBytes } of page.objects) {
-          const isNewerClaim = key > `${CLAIM_PREFIX}${head.point.epoch.toString(16).padStart(12, '0')}`;
-          if (this.#names.has(key) || freed.has(key) || (prefix === CLAIM_PREFIX && isNewerClaim)) continue;
+          const isLiveClaim = prefix === CLAIM_PREFIX && key >= claimName(head.point.epoch);
+          if (this.#names.has(key) || freed.has(key) || isLiveClaim) continue;
           this.report.orphans += 1;
           this.report.orphanBytes += sizeBytes;
         }

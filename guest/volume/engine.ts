@@ -3,6 +3,7 @@ import type { BlockDevice, BlockExtent } from '../nbd/device.ts';
 import { blockStatus } from './block-status.ts';
 import type { Checkpointer } from './checkpoint.ts';
 import type { CommitPoint } from './commit.ts';
+import type { CommitSealer } from './commit-sealer.ts';
 import type { VolumeEnvironment } from './environment.ts';
 import type { Committer } from './flush.ts';
 import type { FrameReader } from './frames.ts';
@@ -37,6 +38,7 @@ export interface VolumeParts {
   readonly frames: FrameReader;
   readonly reader: BlockReader;
   readonly writer: BlockWriter;
+  readonly sealer: CommitSealer;
   readonly committer: Committer;
   readonly checkpointer: Checkpointer;
   readonly reaper: Reaper;

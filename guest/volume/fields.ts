@@ -114,6 +114,14 @@ export class FieldReader {
     return this.#bytes.subarray(at, at + byteCount);
   }
 
+  /** UTF-8, and nothing that merely decodes to something. */
+  text(byteCount: number): string {
+    const bytes = this.raw(byteCount);
+    const text = bytes.toString('utf8');
+    if (!Buffer.from(text, 'utf8').equals(bytes)) throw this.corrupt('a text that is not UTF-8');
+    return text;
+  }
+
   /** A count of entries that take at least `entryBytes` each, refused before anything is allocated for them. */
   count(value: number, limit: number, entryBytes: number, what: string): number {
     if (value > limit) throw this.corrupt(`${value} ${what}, over ${limit}`);

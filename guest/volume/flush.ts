@@ -1,43 +1,15 @@
 import type { PosternError } from '../../shared/errors.ts';
 import type { Anchoring } from './anchoring.ts';
 import { planBatch, trimsOf } from './batch.ts';
-import { type CommitPoint, sealCommit } from './commit.ts';
-import type { VolumeEnvironment } from './environment.ts';
-import { append, commitLeaf, type Frontier } from './frontier.ts';
+import type { CommitExtras, CommitJob, CommitSealer, Part, SealedJob, VolumeHead } from './commit-sealer.ts';
 import type { Health } from './health.ts';
 import type { VolumeIndex } from './index/volume-index.ts';
-import type { KeyRing } from './keyring.ts';
-import { inlineSegmentId, segmentId } from './keys.ts';
-import { BLOCK_BYTES, TRIMS_MAX, type VolumeLimits } from './limits.ts';
+import type { VolumeLimits } from './limits.ts';
 import type { Layer, Memory } from './memory.ts';
-import { commitName, segmentName } from './names.ts';
+import { commitName } from './names.ts';
 import type { VolumeObjects } from './objects.ts';
-import type { Checkpoint, CommitRecord, DeltaGroup, DeltaSegment } from './record.ts';
-import type { FrameSpan, SegmentKind } from './segment.ts';
-import { type SealedSegment, type SegmentPlan, sealSegment } from './segment-seal.ts';
-import { Semaphore } from './semaphore.ts';
-
-/** What a volume is as of its newest sealed commit; the next commit continues from it. */
-export interface VolumeHead {
-  readonly point: CommitPoint;
-  /** The log up to and including `point`. */
-  readonly frontier: Frontier;
-  readonly sizeBytes: number;
-  readonly generation: number;
-  readonly oldestGeneration: number;
-  readonly checkpointEpoch: number;
-  readonly checkpointSeq: number;
-}
-
-/** What a commit says besides its blocks. */
-export interface CommitExtras {
-  readonly nonce?: Buffer;
-  readonly detach?: boolean;
-  readonly sizeBytes?: number;
-  readonly oldestGeneration?: number;
-  readonly restoreToken?: Buffer;
-  readonly checkpoint?: Checkpoint;
-}
+import type { DeltaGroup } from './record.ts';
+import type { FrameSpan } from './segment.ts';
 
 /** A commit that has settled: acknowledged, and part of the index. */
 export interface SettledCommit {
@@ -46,10 +18,7 @@ export interface SettledCommit {
 }
 
 export interface CommitterParts {
-  readonly epoch: number;
   readonly objects: VolumeObjects;
-  readonly ring: KeyRing;
-  readonly environment: VolumeEnvironment;
   readonly limits: VolumeLimits;
   readonly memory: Memory;
   readonly index: VolumeIndex;
@@ -72,12 +41,6 @@ interface Batch {
   isSettled: boolean;
 }
 
-/** One part of a batch: `sealed` when its MAC is known, `stored` when its object is. */
-interface Part {
-  readonly sealed: Promise<DeltaSegment>;
-  readonly stored: Promise<void>;
-}
-
 /**
  * The write path: freezes what is dirty, seals it, stores it, has it anchored, and settles batches in the order of
  * freezing. At most `pipelineCommits` commits are between freezing and settling; flushes that come meanwhile share
@@ -85,11 +48,9 @@ interface Part {
  */
 export class Committer {
   readonly #parts: CommitterParts;
-  readonly #large: Semaphore;
+  readonly #sealer: CommitSealer;
   #anchoring: Anchoring | undefined;
-  #head: Promise<VolumeHead>;
   #nextSeq: number;
-  #nextSegment: number;
   #batches: Batch[] = [];
   #spilled: { readonly trims: DeltaGroup['trims']; readonly segments: Part[] }[] = [];
   #pending: Pending | undefined;
@@ -98,16 +59,11 @@ export class Committer {
   #isPumpDue = false;
   commitCount = 0;
   spillCount = 0;
-  /** What is sealed from now on is sealed under this one. */
-  generation: number;
 
-  constructor(head: VolumeHead, nextSegment: number, parts: CommitterParts) {
+  constructor(head: VolumeHead, sealer: CommitSealer, parts: CommitterParts) {
     this.#parts = parts;
-    this.#head = Promise.resolve(head);
+    this.#sealer = sealer;
     this.#nextSeq = head.point.seq + 1;
-    this.#nextSegment = nextSegment;
-    this.generation = head.generation;
-    this.#large = new Semaphore(parts.limits.largePuts);
     parts.health.onFailure((error) => this.#rejectAll(error));
   }
 
@@ -123,21 +79,6 @@ export class Committer {
   /** What the next commit to be frozen will be. */
   get nextSeq(): number {
     return this.#nextSeq;
-  }
-
-  get nextSegment(): number {
-    return this.#nextSegment;
-  }
-
-  allocateSegment(): { readonly number: number; readonly id: Buffer } {
-    const number = this.#nextSegment;
-    this.#nextSegment += 1;
-    return { number, id: segmentId(this.#parts.ring.volume, this.#parts.epoch, number) };
-  }
-
-  /** The newest sealed commit; commits in flight included. */
-  head(): Promise<VolumeHead> {
-    return this.#head;
   }
 
   /** Resolves when everything written before is settled; free when nothing was. */
@@ -173,7 +114,7 @@ export class Committer {
     this.spillCount += 1;
     const layer = memory.freeze();
     const { segments } = planBatch(layer, limits, 0);
-    const parts = segments.map((spans) => this.#startSegment(layer, spans));
+    const parts = segments.map((spans) => this.#start(layer, spans));
     const trims = trimsOf(layer);
     const batch: Batch = { layer, seq: undefined, pending: undefined, group: undefined, isSettled: false };
     this.#batches.push(batch);
@@ -221,129 +162,31 @@ export class Committer {
     this.commitCount += 1;
     const layer = memory.freeze();
     const plan = planBatch(layer, limits, limits.inlineBytes);
-    const segments = plan.segments.map((spans) => this.#startSegment(layer, spans));
+    const segments = plan.segments.map((spans) => this.#start(layer, spans));
     const groups = [...this.#spilled, { trims: trimsOf(layer), segments }];
     this.#spilled = [];
-    const inlineNumber = this.#nextSegment;
-    this.#nextSegment += 1;
     const batch: Batch = { layer, seq, pending, group: undefined, isSettled: false };
     this.#batches.push(batch);
     const waiter = pending.waiters[0];
     if (waiter !== undefined) this.#last = waiter.promise;
-    const { generation } = this;
-    const job = { batch, seq, generation, extras: pending.extras, groups, inlineNumber, inline: plan.inline };
-    const sealed = this.#sealJob(job, this.#head, this.#nextSegment);
-    this.#head = sealed.then(({ head }) => head);
-    this.#head.catch(() => undefined);
-    this.#guard(this.#storeJob(job, sealed));
+    const job = { layer, seq, extras: pending.extras, groups, inline: plan.inline };
+    this.#guard(this.#store(batch, groups, this.#sealer.sealCommit(job)));
   }
 
-  /** Seals and stores one segment object, as soon as few enough others are under way. */
-  #startSegment(layer: Layer, spans: readonly FrameSpan[]): Part {
-    const { objects } = this.#parts;
-    const { number, id } = this.allocateSegment();
-    const { generation } = this;
-    const sealed = Promise.withResolvers<DeltaSegment>();
-    const stored = this.#large.run(async () => {
-      try {
-        const { entry, bytes } = await this.#seal(this.#planOf(layer, spans, 'data', id), generation);
-        sealed.resolve({ number, entry, spans });
-        await objects.put(segmentName(id), bytes);
-      } catch (error) {
-        sealed.reject(error);
-        throw error;
-      }
-    });
-    sealed.promise.catch(() => undefined);
-    this.#guard(stored);
-    return { sealed: sealed.promise, stored };
+  #start(layer: Layer, spans: readonly FrameSpan[]): Part {
+    const part = this.#sealer.startSegment(layer, spans);
+    this.#guard(part.stored);
+    return part;
   }
 
-  async #sealJob(job: CommitJob, previous: Promise<VolumeHead>, nextSegment: number) {
-    const { ring, epoch } = this.#parts;
-    const id = inlineSegmentId(ring.volume, epoch, job.seq);
-    const inline = await this.#seal(this.#planOf(job.batch.layer, job.inline, 'inline', id), job.generation);
-    const groups = await Promise.all(
-      job.groups.map(async ({ trims, segments }) => ({
-        trims,
-        segments: await Promise.all(segments.map(({ sealed }) => sealed)),
-      })),
-    );
-    const before = await previous;
-    const own = groups.at(-1);
-    const entry = { ...inline.entry, epoch, seq: job.seq };
-    own?.segments.push({ number: job.inlineNumber, entry, spans: job.inline });
-    const record = this.#record(job, before, groups, nextSegment);
-    const { generation } = job;
-    const { bytes, hash } = sealCommit(ring.known(generation), ring.volume, epoch, job.seq, record);
-    const head = this.#headAfter(before, record, generation, { epoch, seq: job.seq, hash });
-    job.batch.group = own && withBase(own, bytes.length);
-    return { head, object: Buffer.concat([bytes, inline.bytes]) };
-  }
-
-  async #storeJob(job: CommitJob, sealing: Promise<{ head: VolumeHead; object: Buffer }>): Promise<void> {
-    const { objects, epoch, health } = this.#parts;
-    const { head, object } = await sealing;
+  async #store(batch: Batch, groups: CommitJob['groups'], sealing: Promise<SealedJob>): Promise<void> {
+    const { objects, health } = this.#parts;
+    const { head, own, object } = await sealing;
+    batch.group = own;
     // A commit that is in the store must never name a segment that is not.
-    await Promise.all(job.groups.flatMap(({ segments }) => segments.map(({ stored }) => stored)));
-    await objects.put(commitName(epoch, job.seq), object);
+    await Promise.all(groups.flatMap(({ segments }) => segments.map(({ stored }) => stored)));
+    await objects.put(commitName(head.point.epoch, head.point.seq), object);
     if (health.state === 'serving') this.#anchoring?.durable(head.point);
-  }
-
-  #record(
-    job: CommitJob,
-    before: VolumeHead,
-    groups: readonly DeltaGroup[],
-    nextSegment: number,
-  ): CommitRecord {
-    const { extras, seq } = job;
-    return {
-      attach: extras.nonce !== undefined,
-      detach: extras.detach ?? false,
-      prevEpoch: before.point.epoch,
-      prevHash: before.point.hash,
-      sizeBytes: extras.sizeBytes ?? before.sizeBytes,
-      oldestGeneration: extras.oldestGeneration ?? before.oldestGeneration,
-      nextSegment,
-      checkpointEpoch: extras.checkpoint ? this.#parts.epoch : before.checkpointEpoch,
-      checkpointSeq: extras.checkpoint ? seq : before.checkpointSeq,
-      timeMs: this.#parts.environment.dateMs(),
-      nonce: extras.nonce ?? Buffer.alloc(0),
-      frontier: before.frontier,
-      groups,
-      checkpoint: extras.checkpoint,
-      restoreToken: extras.restoreToken,
-    };
-  }
-
-  #headAfter(before: VolumeHead, record: CommitRecord, generation: number, point: CommitPoint): VolumeHead {
-    const leaf = commitLeaf(this.#parts.ring.volume, point.epoch, point.seq, point.hash);
-    return {
-      point,
-      frontier: append(before.frontier, leaf),
-      sizeBytes: record.sizeBytes,
-      generation,
-      oldestGeneration: record.oldestGeneration,
-      checkpointEpoch: record.checkpointEpoch,
-      checkpointSeq: record.checkpointSeq,
-    };
-  }
-
-  #planOf(layer: Layer, spans: readonly FrameSpan[], kind: SegmentKind, id: Buffer): SegmentPlan {
-    const { memory } = this.#parts;
-    const fill = (span: FrameSpan, target: Buffer): void => {
-      for (let at = 0; at < span.blocks; at += 1) {
-        const slot = layer.blocks.get(span.lba + at);
-        if (slot === undefined) throw new RangeError(`block ${span.lba + at} left its frozen layer`);
-        target.set(memory.bytesOf(slot), at * BLOCK_BYTES);
-      }
-    };
-    return { kind, id, spans, liveBlocks: 0, fill };
-  }
-
-  async #seal(plan: SegmentPlan, generation: number): Promise<SealedSegment> {
-    const { ring, environment } = this.#parts;
-    return sealSegment(ring.known(generation), ring.volume, plan, () => environment.pause());
   }
 
   #retire(): void {
@@ -374,24 +217,3 @@ export class Committer {
     this.#parts.memory.wakeAll();
   }
 }
-
-interface CommitJob {
-  readonly batch: Batch;
-  readonly seq: number;
-  readonly generation: number;
-  readonly extras: CommitExtras;
-  readonly groups: readonly { readonly trims: DeltaGroup['trims']; readonly segments: readonly Part[] }[];
-  readonly inlineNumber: number;
-  readonly inline: readonly FrameSpan[];
-}
-
-/** The group as the index takes it: inline frames begin after the sealed record, wherever that ended. */
-export function withBase(group: DeltaGroup, baseOffset: number): DeltaGroup {
-  const segments = group.segments.map((segment) =>
-    segment.entry.kind === 'inline' ? { ...segment, entry: { ...segment.entry, baseOffset } } : segment,
-  );
-  return { trims: group.trims, segments };
-}
-
-/** Trims that one layer takes before it is committed by itself. */
-export const LAYER_TRIMS = TRIMS_MAX / 2;

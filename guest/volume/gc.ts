@@ -1,6 +1,13 @@
 import type { Volume } from './engine.ts';
 import { segmentId } from './keys.ts';
-import { CLAIM_PREFIX, COMMIT_PREFIX, claimName, parseCommitName, SEGMENT_PREFIX } from './names.ts';
+import {
+  CLAIM_PREFIX,
+  COMMIT_PREFIX,
+  claimName,
+  commitName,
+  parseCommitName,
+  SEGMENT_PREFIX,
+} from './names.ts';
 import { segmentObjectName } from './segment.ts';
 
 /** Rounds of repacking; each empties what the one before left sparse. */
@@ -66,7 +73,7 @@ interface Orphan {
 export async function findOrphans(volume: Volume): Promise<Orphan[]> {
   const listed = await listCommitsAndClaims(volume);
   const orphans: Orphan[] = [];
-  const isLarge = volume.parts.committer.nextSegment > NAMES_AT_ONCE;
+  const isLarge = volume.parts.sealer.nextSegment > NAMES_AT_ONCE;
   const folders = isLarge
     ? Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
     : [''];
@@ -102,19 +109,21 @@ async function listAll(volume: Volume, prefix: string): Promise<Orphan[]> {
 }
 
 async function neededNames(volume: Volume, prefix: string): Promise<Set<string>> {
-  const { index, committer, checkpointer, reaper, ring, epoch, firstSegment } = volume.parts;
+  const { index, sealer, checkpointer, reaper, ring, epoch, firstSegment } = volume.parts;
   const needed = new Set<string>();
   const add = (name: string): void => {
     if (name.startsWith(prefix)) needed.add(name);
   };
-  for await (const { entry } of index.segments(committer.nextSegment)) add(segmentObjectName(entry));
+  for await (const { entry } of index.segments(sealer.nextSegment)) add(segmentObjectName(entry));
   for (const { manifest } of checkpointer.snapshots) {
     for (const { entry } of manifest) add(segmentObjectName(entry));
   }
   for (const name of reaper.names) add(name);
+  // Until the first checkpoint the first commit is where everything begins, and no segment names it.
+  if (checkpointer.coversSeq === 0) add(commitName(0, 0));
   if (prefix.startsWith(SEGMENT_PREFIX)) {
     // This instance's own, in flight or freed by it: the reaper sees to those.
-    for (let number = firstSegment; number < committer.nextSegment; number += 1) {
+    for (let number = firstSegment; number < sealer.nextSegment; number += 1) {
       const id = segmentId(ring.volume, epoch, number).toString('hex');
       add(`${SEGMENT_PREFIX}${id.slice(0, 2)}/${id}`);
     }

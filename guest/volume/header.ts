@@ -80,9 +80,7 @@ export function decodeVolumeHeader(bytes: Buffer): VolumeHeader {
   const salt = Buffer.from(reader.raw(SALT_BYTES));
   if (ownerByte > 1) throw reader.corrupt(`owner ${ownerByte}`);
   const ownerKey = ownerByte === 1 ? Buffer.from(reader.raw(OWNER_KEY_BYTES)) : undefined;
-  const name = reader
-    .raw(reader.count(reader.u8(), VOLUME_NAME_MAX_BYTES, 1, 'bytes of a name'))
-    .toString('utf8');
+  const name = reader.text(reader.count(reader.u8(), VOLUME_NAME_MAX_BYTES, 1, 'bytes of a name'));
   if (reader.raw(reader.remaining).some((byte) => byte !== 0)) throw reader.corrupt('bytes after its end');
   return { volumeId, anchorId, name, mode, salt, ownerKey };
 }

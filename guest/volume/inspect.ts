@@ -1,7 +1,7 @@
 import { PosternError } from '../../shared/errors.ts';
 import { sealedCommitBytes } from './commit.ts';
+import { withBase } from './commit-sealer.ts';
 import type { VolumeAccess } from './create.ts';
-import { withBase } from './flush.ts';
 import { FrameReader } from './frames.ts';
 import { VolumeIndex } from './index/volume-index.ts';
 import { DEFAULT_LIMITS } from './limits.ts';

@@ -1,6 +1,6 @@
 import { PosternError } from '../../shared/errors.ts';
+import type { CommitSealer } from './commit-sealer.ts';
 import { FieldReader, FieldWriter } from './fields.ts';
-import type { Committer } from './flush.ts';
 import { MANIFEST_LBA, type Tree } from './index/tree.ts';
 import { tableEntry } from './index/volume-index.ts';
 import type { KeyRing } from './keyring.ts';
@@ -92,25 +92,25 @@ export async function storeManifest(
     readonly objects: VolumeObjects;
     readonly ring: KeyRing;
     readonly limits: VolumeLimits;
-    readonly committer: Committer;
+    readonly sealer: CommitSealer;
     pause(): Promise<void>;
   },
 ): Promise<NumberedSegment[]> {
   const bytes = manifest.encode();
   const stored: NumberedSegment[] = [];
-  const { limits, committer, ring, objects } = parts;
+  const { limits, sealer, ring, objects } = parts;
   if (bytes.length > MANIFEST_SEGMENTS_MAX * limits.segmentBytes) {
     throw new PosternError('ERR_VOLUME_LIMIT', `a snapshot of ${manifest.segmentCount} segments`);
   }
   for (let from = 0; from < bytes.length; from += limits.segmentBytes) {
     const part = bytes.subarray(from, from + limits.segmentBytes);
-    const { number, id } = committer.allocateSegment();
+    const { number, id } = sealer.allocateSegment();
     const fill = (span: FrameSpan, target: Buffer): void => {
       const at = (span.lba - MANIFEST_LBA) * BLOCK_BYTES;
       target.set(part.subarray(at, at + target.length));
     };
     const plan = { kind: 'manifest', id, spans: manifestSpans(part.length), liveBlocks: 0, fill } as const;
-    const keys = ring.known(committer.generation);
+    const keys = ring.known(sealer.generation);
     const sealed = await sealSegment(keys, ring.volume, plan, () => parts.pause());
     await objects.put(segmentName(id), sealed.bytes);
     stored.push({ number, entry: sealed.entry });

@@ -1,4 +1,4 @@
-import type { Committer } from './flush.ts';
+import type { CommitSealer } from './commit-sealer.ts';
 import { pageLba, type TreeKind } from './index/tree.ts';
 import type { Pages } from './index/volume-index.ts';
 import type { KeyRing } from './keyring.ts';
@@ -13,7 +13,7 @@ export interface PageWriterParts {
   readonly objects: VolumeObjects;
   readonly ring: KeyRing;
   readonly limits: VolumeLimits;
-  readonly committer: Committer;
+  readonly sealer: CommitSealer;
   readonly pages: Pages;
   pause(): Promise<void>;
 }
@@ -38,7 +38,7 @@ export class PageWriter {
   }
 
   async emit(level: number, page: number, bytes: Buffer): Promise<number> {
-    this.#open ??= { ...this.#parts.committer.allocateSegment(), spans: [], pages: [] };
+    this.#open ??= { ...this.#parts.sealer.allocateSegment(), spans: [], pages: [] };
     const open = this.#open;
     const place = location(open.number, open.spans.length, 0);
     open.spans.push({ lba: pageLba(this.#kind, level, page), blocks: 1 });
@@ -58,7 +58,7 @@ export class PageWriter {
     const open = this.#open;
     if (open === undefined) return;
     this.#open = undefined;
-    const { objects, ring, committer } = this.#parts;
+    const { objects, ring, sealer } = this.#parts;
     let at = 0;
     const plan = {
       kind: this.#kind,
@@ -71,7 +71,7 @@ export class PageWriter {
         at += 1;
       },
     };
-    const keys = ring.known(committer.generation);
+    const keys = ring.known(sealer.generation);
     const { entry, bytes } = await sealSegment(keys, ring.volume, plan, () => this.#parts.pause());
     await objects.put(segmentName(open.id), bytes);
     this.#segments.push({ number: open.number, entry });

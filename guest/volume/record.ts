@@ -251,7 +251,7 @@ function encodeSnapshot(writer: FieldWriter, snapshot: Snapshot): void {
 function decodeSnapshot(reader: FieldReader, source: string): Snapshot {
   const id = Buffer.from(reader.raw(ID_BYTES));
   const nameBytes = reader.count(reader.u8(), SNAPSHOT_NAME_MAX_BYTES, 1, 'bytes of a name');
-  const name = reader.raw(nameBytes).toString('utf8');
+  const name = reader.text(nameBytes);
   const front = { timeMs: reader.u64(), seq: reader.u64(), sizeBytes: reader.u64(), indexRoot: reader.u64() };
   const manifestCount = reader.count(
     reader.u8(),

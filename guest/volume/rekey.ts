@@ -18,8 +18,8 @@ export interface RekeyReport {
  * keys, which then cannot be destroyed: `isDrained` false.
  */
 export async function rekey(volume: Volume, onProgress?: (done: string) => void): Promise<RekeyReport> {
-  const { ring, committer, objects, environment } = volume.parts;
-  const before = await committer.head();
+  const { ring, sealer, committer, objects, environment } = volume.parts;
+  const before = await sealer.head();
   const generation = before.generation + 1;
   if (generation - before.oldestGeneration >= GENERATIONS_MAX) {
     throw new PosternError('ERR_VOLUME_LIMIT', `${GENERATIONS_MAX} generations of keys are in use`);
@@ -28,18 +28,18 @@ export async function rekey(volume: Volume, onProgress?: (done: string) => void)
   const wrap = ring.wrap(generation, key, environment.random(WRAP_NONCE_BYTES));
   await objects.put(wrap.name, wrap.bytes);
   ring.add(generation, key, ring.baseKey);
-  committer.generation = generation;
+  sealer.generation = generation;
   await committer.commit({});
   return { generation, isDrained: await drainOldKeys(volume, onProgress) };
 }
 
 /** Goes on where a rekey was interrupted. True when only the newest generation is left. */
 export async function drainOldKeys(volume: Volume, onProgress?: (done: string) => void): Promise<boolean> {
-  const { committer, objects } = volume.parts;
+  const { sealer, committer, objects } = volume.parts;
   await repackAll(volume, onProgress ? { onProgress } : {});
   // The tail is read by its own records' keys: after this checkpoint it begins past the last of the old ones.
   await volume.parts.checkpointer.request();
-  const { generation, oldestGeneration } = await committer.head();
+  const { generation, oldestGeneration } = await sealer.head();
   const oldest = await oldestReachable(volume, generation);
   if (oldest > oldestGeneration) {
     const seq = committer.nextSeq;
@@ -51,9 +51,9 @@ export async function drainOldKeys(volume: Volume, onProgress?: (done: string) =
 }
 
 async function oldestReachable(volume: Volume, newest: number): Promise<number> {
-  const { index, committer, checkpointer } = volume.parts;
+  const { index, sealer, checkpointer } = volume.parts;
   let oldest = newest;
-  for await (const { entry } of index.segments(committer.nextSegment))
+  for await (const { entry } of index.segments(sealer.nextSegment))
     oldest = Math.min(oldest, entry.generation);
   for (const { manifest } of checkpointer.snapshots) {
     for (const { entry } of manifest) oldest = Math.min(oldest, entry.generation);

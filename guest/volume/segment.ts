@@ -138,6 +138,8 @@ export function decodeSegmentEntry(bytes: Buffer, source: string): SegmentEntry 
   const baseOffset = reader.u32();
   const epoch = reader.u48();
   const seq = reader.u48();
+  if (reader.raw(reader.remaining).some((byte) => byte !== 0))
+    throw reader.corrupt('reserved bytes are not zero');
   const entry = { kind, generation, id, siv, frameCounts, liveBlocks, epoch, seq, baseOffset };
   const blocks = blockCount(entry);
   if (frameCount(entry) > SEGMENT_MAX_FRAMES || blocks > SEGMENT_MAX_BLOCKS || liveBlocks > blocks) {

@@ -62,13 +62,13 @@ export async function restoreSnapshot(volume: Volume, name: string, token?: Buff
 }
 
 async function checkToken(volume: Volume, snapshot: Snapshot, token: Buffer | undefined): Promise<void> {
-  const { header, committer, attachedFrom } = volume.parts;
+  const { header, sealer, attachedFrom } = volume.parts;
   if (header.ownerKey === undefined) return;
   if (token === undefined)
     throw new PosternError('ERR_VOLUME_TOKEN', 'this restore needs a token of the owner');
   const der = Buffer.concat([ED25519_SPKI_PREFIX, header.ownerKey]);
   const key = createPublicKey({ key: der, format: 'der', type: 'spki' });
-  const { hash } = (await committer.head()).point;
+  const { hash } = (await sealer.head()).point;
   const isSigned = [attachedFrom.hash, hash].some((head) =>
     verify(null, restoreMessage(header.volumeId, head, snapshot.id), key, token),
   );
