@@ -7,7 +7,9 @@ import type { AdminRoutes } from './admin/server.ts';
 import { Audit } from './audit.ts';
 import { identityOf, type ParentConfig } from './config/config.ts';
 import { Guest } from './guest/guest.ts';
-import { ListenerSet } from './listeners.ts';
+import { type ListenerChange, ListenerSet } from './listeners.ts';
+import { ObjectMetrics } from './objects/metrics.ts';
+import { ObjectRelay } from './objects/relay.ts';
 import { Reception } from './reception.ts';
 import { ADMIN_KEY, buildRoutes, NO_ROUTES, type Routes } from './routes.ts';
 import { type Claims, openClaims } from './session/claims.ts';
@@ -17,6 +19,8 @@ import { wantedListeners } from './wanted.ts';
 const DRAIN_POLL_MS = 50;
 /** After their sessions have ended, sockets close within a turn of the loop or two. */
 const RESET_GRACE_MS = 1_000;
+/** For the answers under way on object streams; a guest ends its own as soon as it has them. */
+const OBJECTS_GRACE_MS = 2_000;
 
 export interface ParentOptions {
   readonly log: Logger;
@@ -33,14 +37,17 @@ export class Parent {
   readonly #claims: Claims;
   readonly #audit: Audit;
   readonly #reception: Reception;
+  readonly #objectMetrics: ObjectMetrics;
   readonly #listeners = new ListenerSet();
   #config: ParentConfig;
   #routes: Routes = NO_ROUTES;
+  #relay: ObjectRelay;
   #phase: Phase = 'starting';
   #changing: Promise<void> = Promise.resolve();
 
-  private constructor(config: ParentConfig, claims: Claims, options: ParentOptions) {
+  private constructor(config: ParentConfig, relay: ObjectRelay, claims: Claims, options: ParentOptions) {
     this.#config = config;
+    this.#relay = relay;
     this.#claims = claims;
     this.#options = options;
     this.#audit = new Audit(options.log);
@@ -48,22 +55,29 @@ export class Parent {
       guests: () => this.#routes.guests.values(),
       forwardCount: (guest) => this.#forwardsOf(guest).length,
     });
+    this.#objectMetrics = new ObjectMetrics(this.metrics.registry);
     this.#reception = new Reception({
       log: options.log,
       startFlow: options.startFlow,
       audit: this.#audit,
       metrics: this.metrics,
       routes: () => this.#routes,
+      relay: () => this.#relay,
       draining: () => this.#phase !== 'serving',
     });
   }
 
   /**
    * Listens on everything or on nothing.
-   * @throws PosternError ERR_SESSION_STATE, ERR_LISTEN_FAILED, ERR_TRANSPORT_*
+   * @throws PosternError ERR_SESSION_STATE, ERR_LISTEN_FAILED, ERR_TRANSPORT_*, ERR_STORE_UNSUITABLE, ERR_CONFIG_UNREADABLE
    */
   static async start(config: ParentConfig, options: ParentOptions): Promise<Parent> {
-    const parent = new Parent(config, await openClaims(config.state), options);
+    const claims = await openClaims(config.state);
+    const nothing = await ObjectRelay.open(
+      { stores: {}, guests: {} },
+      { log: options.log, observe: () => {} },
+    );
+    const parent = new Parent(config, nothing, claims, options);
     await parent.#apply(config);
     parent.#phase = 'serving';
     return parent;
@@ -84,7 +98,7 @@ export class Parent {
   /**
    * Changes over to another configuration, or throws and changes nothing. Flows go on, but for those of guests that
    * the new configuration does not have.
-   * @throws PosternError ERR_CONFIG_INVALID, ERR_LISTEN_FAILED, ERR_TRANSPORT_*
+   * @throws PosternError ERR_CONFIG_*, ERR_LISTEN_FAILED, ERR_TRANSPORT_*, ERR_STORE_UNSUITABLE
    */
   reload(config: ParentConfig): Promise<void> {
     const change = this.#changing.then(async () => {
@@ -120,6 +134,7 @@ export class Parent {
     for (const { session } of this.#routes.guests.values()) session?.sendGoaway(timeoutMs);
     while (this.#flowCount() > 0 && performance.now() < until) await sleep(DRAIN_POLL_MS);
     const resetCount = this.#flowCount();
+    await this.#drainObjects();
     await this.close();
     this.#options.log.info({ event: 'parent.drained', resetCount }, 'drained');
   }
@@ -135,6 +150,14 @@ export class Parent {
     const until = performance.now() + RESET_GRACE_MS;
     while (this.#flowCount() > 0 && performance.now() < until) await sleep(DRAIN_POLL_MS);
     await this.#listeners.closeAll();
+    this.#relay.retire();
+  }
+
+  /** Last, so that the guests' disks work for as long as their flows do. */
+  async #drainObjects(): Promise<void> {
+    this.#relay.drain();
+    const until = performance.now() + OBJECTS_GRACE_MS;
+    while (this.#objectStreamCount() > 0 && performance.now() < until) await sleep(DRAIN_POLL_MS);
   }
 
   async #apply(config: ParentConfig): Promise<void> {
@@ -145,13 +168,15 @@ export class Parent {
       guests.set(name, same ? known : await Guest.open(name, entry, this.#claims));
     }
     const routes = buildRoutes(config, guests);
-    const change = await this.#listeners.prepare(
-      wantedListeners(config, routes, this.#reception, this.#adminRoutes()),
-    );
+    const relay = await this.#openRelay(config);
+    const change = await this.#prepare(config, routes, relay);
     const before = this.#routes.guests;
+    const relayBefore = this.#relay;
     // From here on nothing fails.
     this.#routes = routes;
+    this.#relay = relay;
     this.#config = config;
+    relayBefore.retire(relay);
     for (const [name, guest] of guests) {
       const entry = config.guests[name];
       if (entry !== undefined && before.get(name) === guest) guest.reconfigure(entry);
@@ -159,6 +184,30 @@ export class Parent {
     }
     for (const [name, guest] of before) if (guests.get(name) !== guest) this.#retire(guest, guests.has(name));
     await change.commit();
+  }
+
+  #openRelay(config: ParentConfig): Promise<ObjectRelay> {
+    return ObjectRelay.open(
+      config,
+      {
+        log: this.#options.log,
+        observe: (guest, observation) => {
+          if (this.#routes.guests.has(guest)) this.#objectMetrics.observe(guest, observation);
+        },
+      },
+      this.#relay,
+    );
+  }
+
+  async #prepare(config: ParentConfig, routes: Routes, relay: ObjectRelay): Promise<ListenerChange> {
+    try {
+      return await this.#listeners.prepare(
+        wantedListeners(config, routes, this.#reception, this.#adminRoutes()),
+      );
+    } catch (error) {
+      relay.retire(this.#relay);
+      throw error;
+    }
   }
 
   #warnOfState(guest: Guest): void {
@@ -177,6 +226,7 @@ export class Parent {
     if (nameLivesOn) return;
     this.#audit.forget(guest.name);
     this.metrics.forget(guest.name);
+    void this.#objectMetrics.forget(guest.name);
   }
 
   #adminRoutes(): AdminRoutes {
@@ -193,6 +243,12 @@ export class Parent {
       ([key, route]) => route.guest === guest && this.#listeners.get(key),
     );
     return open.map(([key]) => key);
+  }
+
+  #objectStreamCount(): number {
+    let count = 0;
+    for (const { objectStreams } of this.#routes.guests.values()) count += objectStreams.size;
+    return count;
   }
 
   #flowCount(): number {

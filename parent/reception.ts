@@ -9,6 +9,8 @@ import { openEgress } from './egress/open.ts';
 import { Gate } from './gate/gate.ts';
 import type { Guest } from './guest/guest.ts';
 import { openInbound } from './inbound/open.ts';
+import { openObjects } from './objects/open.ts';
+import type { ObjectRelay } from './objects/relay.ts';
 import type { Routes } from './routes.ts';
 import { register } from './session/register.ts';
 import type { Acceptors } from './wanted.ts';
@@ -20,6 +22,7 @@ export interface ReceptionOptions {
   readonly startFlow: StartFlow;
   /** Those in force now. */
   routes(): Routes;
+  relay(): ObjectRelay;
   /** Whether no new flows are taken. */
   draining(): boolean;
 }
@@ -32,12 +35,16 @@ export class Reception implements Acceptors {
   constructor(options: ReceptionOptions) {
     const { audit, log, metrics, startFlow } = options;
     const egress = { startFlow, log, audit, observer: metrics, draining: () => options.draining() };
+    const objects = { audit, relay: () => options.relay(), draining: () => options.draining() };
     this.#options = options;
     this.#gate = new Gate({
       audit,
       onRefused: (guest, reason) => metrics.onRefused(guest, reason),
       onControl: (opened, header) => register(opened, header, log),
-      onProven: { tcp: (opened, session) => openEgress(opened, session, egress) },
+      onProven: {
+        tcp: (opened, session) => openEgress(opened, session, egress),
+        object: (opened, session) => openObjects(opened, session, objects),
+      },
     });
   }
 

@@ -136,6 +136,7 @@ export class ParentMetrics implements EgressObserver, InboundObserver {
     gauge('dials_in_flight', 'Destinations being connected to', ({ usage }) => usage.dials);
     gauge('inbound_pending', 'Clients that wait for the guest', ({ usage }) => usage.inboundPending);
     gauge('streams_unproven', 'Streams whose proof is not there yet', ({ unproven }) => unproven.size);
+    gauge('object_streams', 'Streams of objects that are served', ({ objectStreams }) => objectStreams.size);
     gauge('forwards_listening', 'Forwards whose port is open', (guest) => view.forwardCount(guest));
   }
 

@@ -1,6 +1,7 @@
 import type { Problem } from '../../shared/errors.ts';
 import { egressConflicts } from '../../shared/policy/conflicts.ts';
 import { formatTransportAddress, type TransportAddress } from '../../shared/transport/address.ts';
+import { findObjectConflicts } from '../objects/config.ts';
 import { formatTcpAddress, type TcpAddress } from '../tcp/address.ts';
 import type { ParentConfig } from './config.ts';
 
@@ -16,6 +17,7 @@ export function findConflicts(config: ParentConfig): readonly Problem[] {
     ...duplicates(guests.map(([name, { cid }]) => ({ path: `guests.${name}.cid`, key: cid }))),
     ...duplicates(socketPaths(config)),
     ...overlaps(config),
+    ...findObjectConflicts(config),
   ];
 }
 

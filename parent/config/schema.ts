@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { PosternError } from '../../shared/errors.ts';
 import { parseTransportAddress } from '../../shared/transport/address.ts';
+import { grantsSchema, objectLimitsSchema, storesSchema } from '../objects/config.ts';
 import { parseTcpAddress } from '../tcp/address.ts';
 
 /** Fits every name a person gives a machine, and keeps metric labels and file names harmless. */
@@ -100,6 +101,8 @@ const guest = <Egress extends v.GenericSchema>(egress: Egress) =>
       [],
     ),
     quotas: v.optional(quotas, {}),
+    objects: v.optional(grantsSchema, []),
+    objectLimits: v.optional(objectLimitsSchema, {}),
   });
 
 /** The schema of the parent's configuration, around the schema of a guest's `egress`. */
@@ -122,6 +125,7 @@ export const parentSchema = <Egress extends v.GenericSchema>(egress: Egress) =>
       }),
       {},
     ),
+    stores: v.optional(storesSchema, {}),
     drainTimeoutMs: v.optional(count(0, 3_600_000), DEFAULT_DRAIN_TIMEOUT_MS),
     guests: v.pipe(
       v.record(

@@ -17,6 +17,8 @@ export class Guest {
   readonly unproven = new Set<Stream>();
   /** Flows that carry data now, of both directions. */
   readonly flows = new Set<Flow>();
+  /** Streams of kind `object` that are served now. */
+  readonly objectStreams = new Set<Stream>();
   session: Session | undefined;
   /** No longer in the configuration; what still ends of it is not counted. */
   retired = false;

@@ -82,16 +82,16 @@ export class ObjectRelay {
   }
 
   /**
-   * Serves a stream of a guest that `has` objects, behind its reply `ok`, and owns it.
+   * Serves a stream of a guest that `has` objects, behind its reply `ok`, and owns it; `signal` ends it at once.
    * @returns when the stream is closed; a violation of the protocol is logged here
    */
-  async serve(guest: string, stream: Stream): Promise<ServedOutcome | undefined> {
+  async serve(guest: string, stream: Stream, signal?: AbortSignal): Promise<ServedOutcome | undefined> {
     const served = this.#guests.get(guest);
     if (served === undefined) {
       stream.destroy();
       return undefined;
     }
-    const outcome = await served.service.serve(stream);
+    const outcome = await served.service.serve(stream, signal);
     const { violation } = outcome;
     const suppressed = violation === undefined ? undefined : this.#violations.allow(guest);
     if (suppressed !== undefined) {

@@ -54,18 +54,22 @@ export class ObjectService {
   }
 
   /**
-   * Serves a stream of kind `object` whose reply is sent, and owns it from now on.
+   * Serves a stream of kind `object` whose reply is sent, and owns it from now on; `signal` ends it at once.
    * @returns when the stream is closed and none of its requests is at the store any more; it rejects for bugs only
    */
-  async serve(stream: Stream): Promise<ServedOutcome> {
+  async serve(stream: Stream, signal?: AbortSignal): Promise<ServedOutcome> {
     const served = new ServedStream(stream, this.#options, this.#budget);
     if (this.#streams.size >= this.#options.maxStreams) {
       return served.refuse(`${this.#options.maxStreams} streams are open`);
     }
     this.#streams.add(served);
+    const onAbort = (): void => served.close();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted) onAbort();
     try {
       return await served.run();
     } finally {
+      signal?.removeEventListener('abort', onAbort);
       this.#streams.delete(served);
     }
   }

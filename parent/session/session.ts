@@ -11,7 +11,8 @@ export const KEEP_ALIVE_MS = 10_000;
  * many as flows end at once); more cost time that other guests need.
  */
 export const STRAY_RESETS_PER_SECOND = 4096;
-const OFFERED = CAPABILITIES.tcp | CAPABILITIES.inbound;
+/** What this parent speaks; whether a guest may use it is answered stream by stream, for it can change. */
+const OFFERED = CAPABILITIES.tcp | CAPABILITIES.inbound | CAPABILITIES.objects;
 
 /** A flow of a session, or what will become one. */
 export interface Abortable {

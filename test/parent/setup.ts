@@ -35,17 +35,26 @@ export const LOOPBACK = {
 export type TestGuests = Record<string, Record<string, unknown>>;
 
 /** Starts a parent that ends with the test. */
-export async function startParent(t: TestContext, guests: TestGuests = { web: {} }): Promise<Started> {
+export async function startParent(
+  t: TestContext,
+  guests: TestGuests = { web: {} },
+  top: (folder: string) => Record<string, unknown> = () => ({}),
+): Promise<Started> {
   const folder = await mkdtemp(join(tmpdir(), 'postern-parent-'));
   t.after(() => rm(folder, { recursive: true }));
-  return startIn(t, folder, guests);
+  return startIn(t, folder, guests, top(folder));
 }
 
-async function startIn(t: TestContext, folder: string, guests: TestGuests): Promise<Started> {
+async function startIn(
+  t: TestContext,
+  folder: string,
+  guests: TestGuests,
+  top: Record<string, unknown>,
+): Promise<Started> {
   const lines: Record<string, unknown>[] = [];
   const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
   const config = (changes: Record<string, unknown> = {}) =>
-    parseParentConfig(stringify({ ...usual(folder, guests), ...changes }), 'test.yaml');
+    parseParentConfig(stringify({ ...usual(folder, guests), ...top, ...changes }), 'test.yaml');
   const parent = await Parent.start(config(), { log, version: 'test', startFlow });
   t.after(() => parent.close());
   return {
@@ -54,7 +63,7 @@ async function startIn(t: TestContext, folder: string, guests: TestGuests): Prom
     lines,
     config,
     tunnel: (guest) => ({ kind: 'unix', path: join(folder, guest) }),
-    restart: () => startIn(t, folder, guests),
+    restart: () => startIn(t, folder, guests, top),
   };
 }
 
