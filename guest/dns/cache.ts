@@ -4,7 +4,7 @@ interface Entry<V> {
   readonly sizeBytes: number;
 }
 
-/** A cache bounded in bytes; what was used longest ago goes first. Times are epoch seconds of the caller's clock. */
+/** A cache bounded in bytes; what was used longest ago goes first. Times are seconds of the caller’s clock. */
 export class BoundedCache<V> {
   readonly #maxBytes: number;
   readonly #entries = new Map<string, Entry<V>>();

@@ -48,7 +48,7 @@ type Found = Delegation & { readonly ttlSeconds: number };
 
 interface Known {
   readonly delegation: Delegation;
-  /** Epoch seconds at which it was proven. */
+  /** When it was proven, in seconds of the cache's clock. */
   readonly since: number;
 }
 
@@ -70,13 +70,15 @@ export class TrustChain {
   readonly #anchors: TrustAnchors;
   readonly #questioner: Questioner;
   readonly #clock: () => number;
+  readonly #now: () => number;
   readonly #cache = new BoundedCache<Known>(CACHE_MAX_BYTES);
   readonly #flights = new Map<string, Promise<Delegation>>();
 
-  constructor(anchors: TrustAnchors, questioner: Questioner, clock: () => number) {
+  constructor(anchors: TrustAnchors, questioner: Questioner, clock: () => number, monotonic: () => number) {
     this.#anchors = anchors;
     this.#questioner = questioner;
     this.#clock = clock;
+    this.#now = monotonic;
   }
 
   /**
@@ -120,7 +122,7 @@ export class TrustChain {
    * before their TTL did. True where there was one, and so a failure is worth another look.
    */
   refresh(name: DomainName): boolean {
-    const now = this.#clock();
+    const now = this.#now();
     let found = false;
     for (let count = 0; count <= name.labelCount; count += 1) {
       const zone = name.suffix(count);
@@ -142,7 +144,7 @@ export class TrustChain {
 
   /** Cached, or computed once for all who ask at the same time. */
   async #shared(key: string, work: Work, compute: () => Promise<Found>): Promise<Delegation> {
-    const known = this.#cache.get(key, this.#clock());
+    const known = this.#cache.get(key, this.#now());
     if (known !== undefined) return unlessBogus(known.delegation);
     const flight = this.#flights.get(key);
     if (flight !== undefined) {
@@ -164,7 +166,7 @@ export class TrustChain {
   }
 
   async #compute(key: string, compute: () => Promise<Found>): Promise<Delegation> {
-    const now = this.#clock();
+    const now = this.#now();
     try {
       const found = await compute();
       const expiresAt = now + Math.min(found.ttlSeconds, TTL_MAX_SECONDS);

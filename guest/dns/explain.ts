@@ -51,7 +51,8 @@ export function explain(verdict: Verdict): string {
   }
   if (verdict.answers.length > 0) lines.push('', 'answer');
   for (const rrset of verdict.answers) {
-    for (const line of answerLines(rrset)) lines.push(`  ${line.name} ${line.ttl} ${line.type} ${line.data}`);
+    for (const line of answerLines(rrset, verdict.ttlSeconds))
+      lines.push(`  ${line.name} ${line.ttl} ${line.type} ${line.data}`);
   }
   return `${lines.join('\n')}\n`;
 }

@@ -40,9 +40,9 @@ export interface LiveLease extends Lease {
 interface Entry {
   readonly name: string;
   readonly address: string;
-  readonly chain: readonly string[];
+  chain: readonly string[];
   readonly dnssec: DnssecState;
-  readonly expiresAt: number;
+  expiresAt: number;
 }
 
 /**
@@ -75,11 +75,15 @@ export class LeaseTable implements LeaseView {
     const expiresAt = this.#now() + Math.max(ttlSeconds, this.#floorSeconds) + this.#graceSeconds;
     for (const address of addresses.slice(0, ADDRESSES_PER_NAME_MAX)) {
       const known = this.#byAddress.get(address)?.get(name);
-      // A shorter answer does not shorten what an earlier one promised, unless it validated otherwise.
-      const until = known?.dnssec === dnssec ? Math.max(known.expiresAt, expiresAt) : expiresAt;
+      if (known?.dnssec === dnssec) {
+        // A shorter answer does not shorten what an earlier one promised, unless it validated otherwise.
+        known.expiresAt = Math.max(known.expiresAt, expiresAt);
+        known.chain = chain;
+        continue;
+      }
       this.#remove(address, name);
       this.#makeRoom(address, name);
-      this.#add({ name, address, chain, dnssec, expiresAt: until });
+      this.#add({ name, address, chain, dnssec, expiresAt });
     }
   }
 

@@ -43,7 +43,8 @@ export const DNS_LIMITS: DnsLimits = {
 /** The account of one question: what it has cost so far, and the refusal to go on. */
 export class Work {
   readonly limits: DnsLimits;
-  readonly signal: AbortSignal;
+  /** On the clock of `performance.now()`. */
+  readonly #deadlineMs: number;
   verifications = 0;
   nsec3Names = 0;
   nsec3Rounds = 0;
@@ -51,9 +52,14 @@ export class Work {
   /** Digests of verifications that failed, so that an answer asked a second time does not cost a second time. */
   readonly badSignatures = new Set<string>();
 
-  constructor(limits: DnsLimits, signal: AbortSignal) {
+  constructor(limits: DnsLimits) {
     this.limits = limits;
-    this.signal = signal;
+    this.#deadlineMs = performance.now() + limits.deadlineMs;
+  }
+
+  /** Milliseconds that are left for all that is still to do. */
+  get leftMs(): number {
+    return Math.max(0, this.#deadlineMs - performance.now());
   }
 
   /** @throws PosternError ERR_DNS_LIMIT */
@@ -77,7 +83,7 @@ export class Work {
 
   /** @throws PosternError ERR_DNS_DEADLINE */
   checkDeadline(): void {
-    if (this.signal.aborted)
+    if (this.leftMs === 0)
       throw new PosternError('ERR_DNS_DEADLINE', 'the deadline of the question has passed');
   }
 

@@ -106,16 +106,20 @@ export interface AnswerLine {
   readonly data: string;
 }
 
-export function answerLines(rrset: {
-  readonly name: DomainName;
-  readonly type: number;
-  readonly ttlSeconds: number;
-  readonly rdata: readonly Buffer[];
-}): AnswerLine[] {
+/** `ttlSeconds` is what was proven; a record's own may have been changed on the way. */
+export function answerLines(
+  rrset: {
+    readonly name: DomainName;
+    readonly type: number;
+    readonly ttlSeconds: number;
+    readonly rdata: readonly Buffer[];
+  },
+  ttlSeconds: number,
+): AnswerLine[] {
   return rrset.rdata.map((rdata) => ({
     name: rrset.name.toString(),
     type: typeName(rrset.type),
-    ttl: rrset.ttlSeconds,
+    ttl: Math.min(rrset.ttlSeconds, ttlSeconds),
     data: rdataText(rrset.type, rdata),
   }));
 }

@@ -77,15 +77,19 @@ async function exchange(
   timeoutMs: number,
 ): Promise<Message> {
   work.countUpstreamQuestion();
-  const signal = AbortSignal.any([work.signal, AbortSignal.timeout(timeoutMs)]);
+  const controller = new AbortController();
+  // Not AbortSignal.timeout: it cannot be taken back, and firing it long after the answer costs more than the answer.
+  const timer = setTimeout(() => controller.abort(), Math.min(timeoutMs, work.leftMs));
   try {
-    return readMessage(await way.exchange(encodeQuery(name, type), { signal }));
+    return readMessage(await way.exchange(encodeQuery(name, type), { signal: controller.signal }));
   } catch (error) {
     work.checkDeadline();
     if (isPosternError(error, 'ERR_DNS_MALFORMED')) {
       throw new PosternError('ERR_DNS_MALFORMED', `${way.name}: ${error.message}`, { cause: error });
     }
     throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -77,7 +77,7 @@ function toJson(verdict: Verdict): Record<string, unknown> {
   return {
     status: verdict.state,
     rcode: rcodeName(verdict.rcode),
-    answers: verdict.answers.flatMap((rrset) => answerLines(rrset)),
+    answers: verdict.answers.flatMap((rrset) => answerLines(rrset, verdict.ttlSeconds)),
     reason: verdict.reason,
     ...(verdict.code === undefined ? {} : { code: verdict.code }),
     chain: chainLines(verdict),

@@ -42,6 +42,8 @@ export interface ValidatorOptions {
   readonly anchors: TrustAnchors;
   /** Epoch seconds, from a clock that the guest trusts. */
   readonly clock: () => number;
+  /** Seconds that never go back, for what is cached; a wrong turn of the clock must not lengthen it. */
+  readonly monotonic?: () => number;
   readonly limits?: Partial<DnsLimits>;
   readonly cacheBytes?: number;
 }
@@ -65,17 +67,17 @@ export class Validator {
   readonly #questioner: Questioner;
   readonly #chain: TrustChain;
   readonly #authenticator: Authenticator;
-  readonly #clock: () => number;
+  readonly #now: () => number;
   readonly #limits: DnsLimits;
   readonly #steps: BoundedCache<CachedStep>;
   readonly #failures: BoundedCache<Verdict>;
   readonly #flights = new Map<string, Promise<Verdict>>();
 
-  constructor({ resolvers, anchors, clock, limits, cacheBytes = CACHE_BYTES }: ValidatorOptions) {
+  constructor({ resolvers, anchors, clock, monotonic, limits, cacheBytes = CACHE_BYTES }: ValidatorOptions) {
     this.#questioner = new Questioner(resolvers);
-    this.#chain = new TrustChain(anchors, this.#questioner, clock);
+    this.#chain = new TrustChain(anchors, this.#questioner, clock, monotonic ?? clock);
     this.#authenticator = new Authenticator(anchors, this.#chain, clock);
-    this.#clock = clock;
+    this.#now = monotonic ?? clock;
     this.#limits = { ...DNS_LIMITS, ...limits };
     this.#steps = new BoundedCache(cacheBytes);
     this.#failures = new BoundedCache(cacheBytes >> 4);
@@ -84,11 +86,11 @@ export class Validator {
   /** Never rejects for what the network or a zone does: that is a verdict. `work` may be given to look at its account. */
   resolve(name: DomainName, type: number, work?: Work): Promise<Verdict> {
     const key = `${type} ${name.key}`;
-    const failed = this.#failures.get(key, this.#clock());
+    const failed = this.#failures.get(key, this.#now());
     if (failed !== undefined) return Promise.resolve(failed);
     const flight = this.#flights.get(key);
     if (flight !== undefined) return flight;
-    const account = work ?? new Work(this.#limits, AbortSignal.timeout(this.#limits.deadlineMs));
+    const account = work ?? new Work(this.#limits);
     const mine = this.#resolve(name, type, account).finally(() => this.#flights.delete(key));
     this.#flights.set(key, mine);
     return mine;
@@ -101,7 +103,7 @@ export class Validator {
     } catch (error) {
       if (!isPosternError(error)) throw error;
       const verdict = this.#failure(name, type, error, statuses);
-      this.#failures.set(`${type} ${name.key}`, verdict, this.#clock() + BOGUS_TTL_SECONDS, 1024);
+      this.#failures.set(`${type} ${name.key}`, verdict, this.#now() + BOGUS_TTL_SECONDS, 1024);
       return verdict;
     }
   }
@@ -136,7 +138,7 @@ export class Validator {
       answers,
       soa: last?.soa,
       proof: parts.flatMap((part) => part.proof ?? []),
-      ttlSeconds: Math.max(0, expiresAt - this.#clock()),
+      ttlSeconds: Math.max(0, expiresAt - this.#now()),
       reason: worst === undefined ? '' : whyNotSecure(worst),
       code: undefined,
       statuses,
@@ -148,7 +150,7 @@ export class Validator {
    * Nothing of it is kept.
    */
   async fetch(name: DomainName, type: number): Promise<Unproven | undefined> {
-    const work = new Work(this.#limits, AbortSignal.timeout(this.#limits.deadlineMs));
+    const work = new Work(this.#limits);
     try {
       return await this.#questioner.ask(name, type, work, (response) => ({
         rcode: response.rcode,
@@ -170,7 +172,7 @@ export class Validator {
     work: Work,
   ): Promise<{ cached: CachedStep; response: Response | undefined }> {
     const key = `${type} ${name.key}`;
-    const known = this.#steps.get(key, this.#clock());
+    const known = this.#steps.get(key, this.#now());
     if (known !== undefined) return { cached: known, response: undefined };
     if (before !== undefined && speaksOf(before, name, type)) {
       try {
@@ -209,7 +211,7 @@ export class Validator {
   }
 
   #remember(key: string, step: Step): CachedStep {
-    const now = this.#clock();
+    const now = this.#now();
     const ttls = [...step.parts, ...step.rrsets].map((one) => one.ttlSeconds);
     const expiresAt = now + Math.min(TTL_MAX_SECONDS, ...ttls);
     const cached = { step, expiresAt };

@@ -170,7 +170,7 @@ describe('vectors of the RFCs', () => {
         rdata: [vector.rdata],
         signatures: [rrsig],
       };
-      const work = new Work(DNS_LIMITS, new AbortController().signal);
+      const work = new Work(DNS_LIMITS);
       const verified = await verifyRrset(
         rrset,
         { name: zone, keys: new KeyRing([key]) },

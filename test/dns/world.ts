@@ -110,7 +110,7 @@ export class TestWorld implements Upstream {
 
   /** The same, with the account of what it cost. */
   async account(name: string, type: number): Promise<{ verdict: Verdict; work: Work }> {
-    const work = new Work(DNS_LIMITS, new AbortController().signal);
+    const work = new Work(DNS_LIMITS);
     const verdict = await this.validator().resolve(DomainName.parse(name), type, work);
     return { verdict, work };
   }
