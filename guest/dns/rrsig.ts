@@ -1,6 +1,4 @@
 import { DomainName } from './name.ts';
-import type { RRset } from './rrset.ts';
-import { CLASS_IN } from './types.ts';
 
 /** RFC 4034 section 3.1; times are seconds modulo 2^32. */
 export interface Rrsig {
@@ -65,27 +63,4 @@ export function periodAt(rrsig: Rrsig, epochSeconds: number): Period {
 /** Labels of an owner as RFC 4034 section 3.1.3 counts them: without the root's, without a leading asterisk. */
 export function countedLabels(owner: DomainName): number {
   return owner.labelCount - (owner.isWildcard ? 1 : 0);
-}
-
-/**
- * The octets that were signed (RFC 4034 section 3.1.8.1, RFC 4035 section 5.3.2): the RRSIG without its signature,
- * then every record with the owner that was signed (the wildcard, where `labels` says so) and the original TTL.
- */
-export function signedData(rrset: RRset, rrsig: Rrsig): Buffer {
-  const owner =
-    rrsig.labels < countedLabels(rrset.name)
-      ? Buffer.concat([Buffer.from('\x01*', 'latin1'), rrset.name.suffix(rrsig.labels).wire])
-      : rrset.name.wire;
-  const head = Buffer.alloc(owner.length + 8);
-  owner.copy(head);
-  head.writeUInt16BE(rrset.type, owner.length);
-  head.writeUInt16BE(CLASS_IN, owner.length + 2);
-  head.writeUInt32BE(rrsig.originalTtl, owner.length + 4);
-  const parts: Buffer[] = [rrsig.rdata.subarray(0, rrsig.rdata.length - rrsig.signature.length)];
-  for (const rdata of rrset.rdata) {
-    const length = Buffer.alloc(2);
-    length.writeUInt16BE(rdata.length);
-    parts.push(head, length, rdata);
-  }
-  return Buffer.concat(parts);
 }

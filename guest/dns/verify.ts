@@ -5,7 +5,8 @@ import type { KeyRing, ZoneKey } from './keys.ts';
 import { overLimit, type Work } from './limits.ts';
 import type { DomainName } from './name.ts';
 import type { RRset } from './rrset.ts';
-import { countedLabels, periodAt, type Rrsig, signedData } from './rrsig.ts';
+import { countedLabels, periodAt, type Rrsig } from './rrsig.ts';
+import { signedData } from './signed-data.ts';
 import { TYPE, typeName } from './types.ts';
 
 /** An RRset that a key of its zone signed. */

@@ -1,4 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,6 +17,8 @@ import { buildHierarchy, signedFile } from './hierarchy.ts';
  * busy machine does not distort.
  */
 const COLD_ZONES = 200;
+/** Of them, those asked one after another, for the latency of a lone question. */
+const LONE_ZONES = 50;
 const NEW_NAMES = 10_000;
 const CACHED_SECONDS = 5;
 const UPSTREAM_PORT = 5301;
@@ -33,15 +37,14 @@ try {
     `root-hints: "${hints()}"`,
   ]);
   await ready(UPSTREAM_PORT);
-  const cold = file(
-    'cold',
-    Array.from({ length: COLD_ZONES }, (_, index) => `www.z${index}.bench`),
-  );
+  const small = Array.from({ length: COLD_ZONES }, (_, index) => `www.z${index}.bench`);
+  const cold = file('cold', small.slice(LONE_ZONES));
+  const lone = file('lone', small.slice(0, LONE_ZONES));
   const fresh = file(
     'fresh',
     Array.from({ length: NEW_NAMES }, (_, index) => `n${index}.names.bench`),
   );
-  await warmUpstream(anchor, cold, fresh);
+  await warmUpstream(anchor, cold, lone, fresh);
   const results = new Map<string, Measured[]>();
   for (const [name, port] of [
     ['unbound', 5311],
@@ -55,6 +58,8 @@ try {
       await measure('cached', child, port, ['-d', fresh, '-l', String(CACHED_SECONDS), '-q', '100']),
     ];
     results.set(name, measured);
+    process.stdout.write(`${name}: alone, cold ${await alone(port, small.slice(0, LONE_ZONES))} ms, `);
+    process.stdout.write(`cached ${await alone(port, small)} ms\n`);
     process.stdout.write(`${name}: resident ${residentMegabytes(child)} MiB\n`);
     child.kill('SIGKILL');
   }
@@ -62,6 +67,22 @@ try {
 } finally {
   for (const child of children) child.kill('SIGKILL');
   rmSync(folder, { recursive: true, force: true });
+}
+
+/** Median latency of questions asked one after another, in milliseconds; the asker's own share is in it. */
+async function alone(port: number, names: readonly string[]): Promise<string> {
+  const socket = createSocket('udp4');
+  socket.connect(port, '127.0.0.1');
+  await once(socket, 'connect');
+  const latencies: number[] = [];
+  for (const name of names) {
+    const started = performance.now();
+    socket.send(encodeQuery(DomainName.parse(name), TYPE.A));
+    await once(socket, 'message', { signal: AbortSignal.timeout(5_000) });
+    latencies.push(performance.now() - started);
+  }
+  socket.close();
+  return (latencies.sort((a, b) => a - b)[latencies.length >> 1] ?? Number.NaN).toFixed(3);
 }
 
 interface Measured {
@@ -167,7 +188,9 @@ function startKnot(zones: readonly string[]): void {
 }
 
 function begin(program: string, ...args: string[]): ChildProcess {
-  const child = spawn(program, args, { stdio: 'ignore' });
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'ignore', program === 'unbound' ? 'ignore' : 'inherit'],
+  });
   children.push(child);
   return child;
 }
