@@ -98,7 +98,7 @@ export class Authenticator {
     }
     let fault: PosternError | undefined;
     for (const signer of eligible) {
-      const status = await this.#chain.statusOf(signer, work);
+      const status = await this.#chain.statusOf(signer, work, true);
       if (status.state !== 'secure') return decide.unsigned(status);
       if (!status.zone.name.equals(signer)) {
         const reason = `${describe(data)} is signed by ${signer}, which is no zone: ${status.zone.name} holds it`;

@@ -83,9 +83,10 @@ export class TrustChain {
 
   /**
    * The status of the deepest zone that encloses `target`; the first unsigned delegation on the way ends the walk.
+   * `isSigner`: signatures name it, so it is very likely a zone, and its keys are asked for beside its DS.
    * @throws PosternError ERR_DNS_*: the way is broken, which is bogus and never insecure
    */
-  async statusOf(target: DomainName, work: Work): Promise<ZoneStatus> {
+  async statusOf(target: DomainName, work: Work, isSigner = false): Promise<ZoneStatus> {
     const anchor = this.#anchors.closest(target);
     if (anchor === undefined) return { state: 'indeterminate' };
     if (anchor.negative) {
@@ -103,7 +104,9 @@ export class TrustChain {
       const { zone } = status;
       const child = target.suffix(count);
       try {
-        const delegation = await this.#shared(child.key, work, () => this.#delegation(zone, child, work));
+        const delegation = await this.#shared(child.key, work, () =>
+          this.#delegation(zone, child, work, isSigner && count === target.labelCount),
+        );
         if (delegation.kind === 'cut') status = delegation.status;
         fault = undefined;
       } catch (error) {
@@ -202,7 +205,8 @@ export class TrustChain {
     });
   }
 
-  async #delegation(zone: SecureZone, child: DomainName, work: Work): Promise<Found> {
+  async #delegation(zone: SecureZone, child: DomainName, work: Work, isLikely: boolean): Promise<Found> {
+    const early = isLikely ? this.#questioner.begin(child, TYPE.DNSKEY, work) : undefined;
     const answer = await this.#questioner.ask(child, TYPE.DS, work, (response) =>
       readDs(response, zone, child, this.#clock(), work),
     );
@@ -218,18 +222,24 @@ export class TrustChain {
     const usable = usableDs(answer.records);
     if (usable.length === 0)
       return unsigned(`every DS of ${child} has an algorithm or digest that is not supported`);
-    const found = await this.#questioner.ask(child, TYPE.DNSKEY, work, (response) => {
-      const keys = publishedKeys(response, child);
-      const entries = matchDs(usable, child, keys.zoneKeys, work);
-      if (entries.length === 0) {
-        throw new PosternError(
-          'ERR_DNS_KEY_MISSING',
-          `no key that ${child} publishes matches its DS in ${zone.name}`,
-        );
-      }
-      const entry = `DS ${entries.map((key) => keyText(key)).join(', ')} in ${zone.name}`;
-      return this.#enter(child, keys, entries, entry, zone, work);
-    });
+    const found = await this.#questioner.ask(
+      child,
+      TYPE.DNSKEY,
+      work,
+      (response) => {
+        const keys = publishedKeys(response, child);
+        const entries = matchDs(usable, child, keys.zoneKeys, work);
+        if (entries.length === 0) {
+          throw new PosternError(
+            'ERR_DNS_KEY_MISSING',
+            `no key that ${child} publishes matches its DS in ${zone.name}`,
+          );
+        }
+        const entry = `DS ${entries.map((key) => keyText(key)).join(', ')} in ${zone.name}`;
+        return this.#enter(child, keys, entries, entry, zone, work);
+      },
+      early,
+    );
     return { ...found, ttlSeconds: Math.min(found.ttlSeconds, ttlSeconds) };
   }
 

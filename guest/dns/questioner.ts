@@ -12,6 +12,12 @@ const FIRST_WAY_TIMEOUT_MS = 1_500;
 /** A resolver that has to recurse from the root answers within this, or another is asked. */
 const LAST_WAY_TIMEOUT_MS = 4_000;
 
+/** An exchange that was begun before it was known to be needed. */
+export interface HeadStart {
+  readonly way: Upstream;
+  readonly message: Promise<Message>;
+}
+
 /** Looks at an answer; throws a PosternError ERR_DNS_* where another answer may be better. */
 export type Judge<T> = (response: Response) => T | Promise<T>;
 
@@ -28,15 +34,27 @@ export class Questioner {
     this.#resolvers = resolvers;
   }
 
+  /** Asks ahead: the first way of the first resolver, for an `ask` of the same question that is likely to follow. */
+  begin(name: DomainName, type: number, work: Work): HeadStart | undefined {
+    const way = this.#resolvers[0]?.ways[0];
+    if (way === undefined) return undefined;
+    const timeoutMs = this.#resolvers[0]?.ways.length === 1 ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
+    const message = exchange(way, name, type, work, timeoutMs);
+    // Whoever asks hears of the failure; perhaps nobody does.
+    message.catch(() => {});
+    return { way, message };
+  }
+
   /** @throws PosternError ERR_DNS_*: of the first answer that was judged, else of the last resolver that gave none */
-  async ask<T>(name: DomainName, type: number, work: Work, judge: Judge<T>): Promise<T> {
+  async ask<T>(name: DomainName, type: number, work: Work, judge: Judge<T>, early?: HeadStart): Promise<T> {
     let judged: PosternError | undefined;
     let failed: PosternError | undefined;
     for (const resolver of this.#resolvers) {
       for (const way of resolver.ways) {
         const timeoutMs = way === resolver.ways.at(-1) ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
         try {
-          const message = await exchange(way, name, type, work, timeoutMs);
+          const begun = early?.way === way ? early.message : undefined;
+          const message = await (begun ?? exchange(way, name, type, work, timeoutMs));
           if ((message.flags & FLAG.TC) !== 0) {
             failed ??= new PosternError('ERR_DNS_UPSTREAM', `${way.name} truncated its answer`);
             continue;
