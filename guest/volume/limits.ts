@@ -75,17 +75,17 @@ export interface VolumeLimits {
 const MIB = 1024 * 1024;
 
 export const DEFAULT_LIMITS: VolumeLimits = {
-  dirtyBytes: 64 * MIB,
+  dirtyBytes: 32 * MIB,
   spillBytes: 16 * MIB,
   segmentBytes: 16 * MIB,
   inlineBytes: 8 * MIB,
   pipelineCommits: 4,
   spillsPerCommit: 8,
-  largePuts: 3,
+  largePuts: 2,
   checkpointCommits: 256,
-  checkpointBlocks: 128 * 1024,
-  pageCacheBytes: 24 * MIB,
-  readCacheBytes: 32 * MIB,
+  checkpointBlocks: 64 * 1024,
+  pageCacheBytes: 16 * MIB,
+  readCacheBytes: 24 * MIB,
   readAheadBytes: 8 * MIB,
   readBytes: MIB,
   readRequests: 8,

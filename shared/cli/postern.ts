@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
 import { isPosternError } from '../errors.ts';
+import type { ObjectStore } from '../objects/store.ts';
 import { EXIT } from './exit.ts';
 
 /**
@@ -16,14 +17,30 @@ const COMMANDS: Record<string, { readonly summary: string; readonly module: stri
     summary: 'resolve a name and prove the answer, or say why it cannot be proven',
     module: '../../guest/dns/resolve-command',
   },
+  volume: { summary: 'create, look at and look after sealed volumes', module: '../../guest/volume/command' },
   policy: { summary: 'check a policy, or explain what it decides', module: '../policy/command' },
   doctor: { summary: 'say what this machine lacks and what to do about it', module: './doctor' },
 };
 
+/** What a command may need of the other half, without importing it. */
+export interface CommandContext {
+  /** A folder of this machine as an object store: the parent's code, for volumes at rest and for development. */
+  openDirectory(path: string): Promise<ObjectStore>;
+}
+
 /** What every module in COMMANDS exports. */
 export interface CommandModule {
-  command(): Command;
+  command(context: CommandContext): Command;
 }
+
+const CONTEXT: CommandContext = {
+  async openDirectory(path) {
+    const directory = await importModule<{ openDirectoryStore(path: string): Promise<ObjectStore> }>(
+      '../../parent/objects/directory',
+    );
+    return directory.openDirectoryStore(path);
+  },
+};
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('postern')
@@ -36,7 +53,7 @@ async function main(argv: readonly string[]): Promise<void> {
     .exitOverride();
   const name = argv[0] ?? '';
   for (const [commandName, { summary }] of Object.entries(COMMANDS)) {
-    if (commandName === name) program.addCommand((await load(commandName)).command());
+    if (commandName === name) program.addCommand((await load(commandName)).command(CONTEXT));
     else program.command(commandName).summary(summary).description(summary);
   }
   for (const command of program.commands) overrideExit(command);
@@ -53,8 +70,12 @@ function overrideExit(command: Command): void {
 }
 
 async function load(name: string): Promise<CommandModule> {
+  return importModule(COMMANDS[name]?.module ?? '');
+}
+
+async function importModule<T>(path: string): Promise<T> {
   const extension = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
-  return import(new URL(COMMANDS[name]?.module + extension, import.meta.url).href);
+  return import(new URL(path + extension, import.meta.url).href);
 }
 
 async function version(): Promise<string> {

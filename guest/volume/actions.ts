@@ -1,0 +1,249 @@
+import { readFile } from 'node:fs/promises';
+import { EXIT } from '../../shared/cli/exit.ts';
+import { readConfig } from '../../shared/config/load.ts';
+import { PosternError } from '../../shared/errors.ts';
+import { createLogger } from '../../shared/log.ts';
+import { attachVolume } from './attach.ts';
+import { checkVolume } from './check.ts';
+import { parseSize, type VolumeConfig, volumesSchema } from './config.ts';
+import { createVolume, type VolumeAccess } from './create.ts';
+import { deleteVolume } from './delete.ts';
+import type { Volume } from './engine.ts';
+import { collectGarbage } from './gc.ts';
+import type { FlushMode } from './header.ts';
+import { inspectVolume } from './inspect.ts';
+import { DEFAULT_LIMITS } from './limits.ts';
+import { type CommandContext, openAccess } from './open-access.ts';
+import { rekey } from './rekey.ts';
+import { createSnapshot, deleteSnapshot, findSnapshot, restoreSnapshot } from './snapshot.ts';
+import { volumeStatus } from './status.ts';
+
+/** A token is 64 bytes, or their hex. */
+const TOKEN_BYTES = 64;
+
+interface Options {
+  readonly config: string;
+  readonly json?: boolean;
+  readonly takeover?: boolean;
+  readonly dryRun?: boolean;
+  readonly delete?: boolean;
+  readonly yes?: boolean;
+  readonly token?: string;
+  readonly size?: number;
+  readonly mode?: FlushMode;
+  readonly ownerKey?: Buffer;
+}
+
+interface Call {
+  readonly access: VolumeAccess;
+  readonly options: Options;
+  /** What stands behind the volume's name. */
+  readonly argument: string;
+}
+
+/** What an action found: for machines, and in words. */
+interface Result {
+  readonly value: object;
+  readonly text: string;
+  readonly exitCode?: number;
+}
+
+type Action = (call: Call) => Promise<Result>;
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Opens what the configuration names for an action, prints what it found, and closes. */
+export function withVolume(context: CommandContext, environment: Environment) {
+  return (action: Action) =>
+    async (name: string, ...rest: unknown[]): Promise<void> => {
+      const options = rest.at(-2) as Options;
+      const argument = typeof rest[0] === 'string' ? rest[0] : '';
+      const { volumes } = await readConfig(options.config, volumesSchema);
+      const config = volumes.find((volume) => volume.name === name);
+      if (config === undefined) {
+        const known = volumes.map((volume) => volume.name).join(', ');
+        throw new PosternError(
+          'ERR_CONFIG_INVALID',
+          `${options.config}: no volume ${name}; there is ${known}`,
+        );
+      }
+      const opened = await openAccess(config, { ...context, environment, log: createLogger('volume') });
+      try {
+        // A command has no readers besides itself that a deleted object could be pulled away from.
+        const access = { ...opened.access, limits: { ...DEFAULT_LIMITS, deleteGraceMs: 0 } };
+        const result = await action({ access, options, argument });
+        print(result, options);
+      } finally {
+        opened.close();
+      }
+    };
+}
+
+export function list(context: CommandContext, environment: Environment) {
+  return async (options: Options): Promise<void> => {
+    const { volumes } = await readConfig(options.config, volumesSchema);
+    const rows = [];
+    for (const config of volumes) rows.push(await listed(config, context, environment));
+    const text = rows.map(({ name, state }) => `${name}\t${state}`).join('\n');
+    print({ value: rows, text }, options);
+  };
+}
+
+async function listed(config: VolumeConfig, context: CommandContext, environment: Environment) {
+  const { name } = config;
+  const opened = await openAccess(config, { ...context, environment, log: createLogger('volume') });
+  try {
+    const status = await volumeStatus(await inspectVolume(opened.access));
+    const state = status.attached ? 'attached' : 'detached';
+    return { name, state: `${state}, ${status.sizeBytes} bytes`, sizeBytes: status.sizeBytes };
+  } catch (error) {
+    if (!(error instanceof PosternError)) throw error;
+    return {
+      name,
+      state: error.code === 'ERR_VOLUME_NOT_FOUND' ? 'does not exist' : `${error.code}: ${error.message}`,
+    };
+  } finally {
+    opened.close();
+  }
+}
+
+export const create: Action = async ({ access, options }) => {
+  const { size: sizeBytes = 0, mode = { kind: 'strict' }, ownerKey } = options;
+  const header = await createVolume({ ...access, sizeBytes, mode, ...(ownerKey ? { ownerKey } : {}) });
+  const volumeId = header.volumeId.toString('hex');
+  return {
+    value: { name: header.name, volumeId, sizeBytes, mode },
+    text: `volume ${header.name} of ${sizeBytes} bytes is there, mode ${mode.kind}, id ${volumeId}`,
+  };
+};
+
+export const status: Action = async ({ access }) => {
+  const value = await volumeStatus(await inspectVolume(access));
+  const { snapshots, mode, ...rest } = value;
+  const lines = Object.entries(rest).map(([key, entry]) => `${key}\t${entry}`);
+  lines.push(`mode\t${mode.kind}`);
+  for (const snapshot of snapshots)
+    lines.push(`snapshot\t${snapshot.name}\t${snapshot.time}\t${snapshot.id}`);
+  return { value, text: lines.join('\n') };
+};
+
+export const snapshot: Action = (call) =>
+  attached(call, async (volume) => {
+    const { argument: name, options } = call;
+    if (options.delete) await deleteSnapshot(volume, name);
+    else await createSnapshot(volume, name);
+    const done = options.delete ? 'deleted' : 'created';
+    return { value: { snapshot: name, done }, text: `snapshot ${name} ${done}` };
+  });
+
+export const restore: Action = async (call) => {
+  const { argument: name, options, access } = call;
+  if (options.dryRun) {
+    const { snapshots } = await volumeStatus(await inspectVolume(access));
+    const found = snapshots.find((other) => other.name === name);
+    if (found === undefined) throw new PosternError('ERR_VOLUME_SNAPSHOT', `there is no snapshot ${name}`);
+    return {
+      value: { dryRun: true, ...found },
+      text: `would restore ${name} of ${found.time}, commit ${found.seq}`,
+    };
+  }
+  const token = options.token === undefined ? undefined : await readToken(options.token);
+  return attached(call, async (volume) => {
+    const { seq } = findSnapshot(volume, name);
+    await restoreSnapshot(volume, name, token);
+    return { value: { restored: name, seq }, text: `the volume is as it was in snapshot ${name}` };
+  });
+};
+
+export const resize: Action = (call) => {
+  const sizeBytes = parseSize(call.argument);
+  if (sizeBytes === undefined)
+    throw new PosternError('ERR_CONFIG_INVALID', `${call.argument}: expected a size such as 100G`);
+  return attached(call, async (volume) => {
+    await volume.grow(sizeBytes);
+    return { value: { sizeBytes }, text: `the volume has ${sizeBytes} bytes` };
+  });
+};
+
+export const check: Action = async ({ access }) => {
+  let shown = 0;
+  const report = await checkVolume(await inspectVolume(access), ({ segments, bytes }) => {
+    if (segments < shown + 100) return;
+    shown = segments;
+    progress(`${segments} segments, ${bytes} bytes verified`);
+  });
+  const { problems, problemCount, segments, bytes, blocks, orphans, orphanBytes } = report;
+  const summary = `${segments} segments, ${bytes} bytes, ${blocks} blocks verified; ${orphans} orphans of ${orphanBytes} bytes; ${problemCount} problems`;
+  return {
+    value: report,
+    text: [...problems, summary].join('\n'),
+    exitCode: problemCount === 0 ? EXIT.ok : EXIT.failed,
+  };
+};
+
+export const gc: Action = (call) =>
+  attached(call, async (volume) => {
+    const dryRun = call.options.dryRun === true;
+    const value = await collectGarbage(volume, { dryRun, onProgress: progress });
+    const { orphans, orphanBytes, repackedSegments, deletedObjects } = value;
+    const text = dryRun
+      ? `would delete ${orphans} orphans of ${orphanBytes} bytes`
+      : `repacked ${repackedSegments} segments, deleted ${deletedObjects} dead objects and ${orphans} orphans of ${orphanBytes} bytes`;
+    return { value, text };
+  });
+
+export const rekeyed: Action = (call) =>
+  attached(call, async (volume) => {
+    const value = await rekey(volume, progress);
+    const rest = value.isDrained ? 'the old keys are destroyed' : 'snapshots keep older keys alive';
+    return { value, text: `generation ${value.generation}; ${rest}` };
+  });
+
+export const remove: Action = async ({ access, options }) => {
+  const dryRun = options.dryRun === true;
+  if (!dryRun && options.yes !== true) {
+    throw new PosternError(
+      'ERR_CONFIG_INVALID',
+      `deleting ${access.name} cannot be undone: --yes does it, --dry-run counts`,
+    );
+  }
+  const value = await deleteVolume(access, {
+    dryRun,
+    onProgress: ({ objects }) => progress(`${objects} objects`),
+  });
+  const verb = dryRun ? 'would delete' : 'deleted';
+  return { value: { ...value, dryRun }, text: `${verb} ${value.objects} objects of ${value.bytes} bytes` };
+};
+
+async function attached(
+  { access, options }: Call,
+  work: (volume: Volume) => Promise<Result>,
+): Promise<Result> {
+  const volume = await attachVolume({ ...access, takeover: options.takeover === true });
+  try {
+    const result = await work(volume);
+    await volume.detach();
+    return result;
+  } catch (error) {
+    // What failed in between may be half done in memory, never in the store: the next attach goes on from what was committed.
+    if (volume.parts.health.state === 'serving') await volume.detach();
+    volume.close();
+    throw error;
+  }
+}
+
+async function readToken(path: string): Promise<Buffer> {
+  const bytes = await readFile(path);
+  if (bytes.length === TOKEN_BYTES) return bytes;
+  const text = bytes.toString('latin1').trim();
+  if (/^[0-9a-fA-F]{128}$/.test(text)) return Buffer.from(text, 'hex');
+  throw new PosternError('ERR_VOLUME_TOKEN', `${path}: a token is ${TOKEN_BYTES} bytes or their hex`);
+}
+
+function progress(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+function print({ value, text, exitCode }: Result, { json }: Options): void {
+  process.stdout.write(`${json ? JSON.stringify(value) : text}\n`);
+  if (exitCode !== undefined) process.exitCode = exitCode;
+}

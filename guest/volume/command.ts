@@ -1,0 +1,101 @@
+import { Command, InvalidArgumentError } from 'commander';
+import * as actions from './actions.ts';
+import { parseSize } from './config.ts';
+import type { FlushMode } from './header.ts';
+import type { CommandContext } from './open-access.ts';
+
+const EXAMPLES = `
+A volume is a block device of the guest whose every byte outside it is sealed, in immutable objects of a store, with an
+anchor that knows the newest state. The configuration says where each volume is and what opens it; it is part of what is
+measured, so nothing of it is guessed:
+
+  version: 1
+  volumes:
+    - name: data
+      store: {kind: relay, parent: "vsock:3:5000", sessionKey: /run/postern/session.key}
+      key: {kind: file, path: /run/postern/data.key}        # or env (variable), or passphrase (path)
+      anchor: {kind: file, path: /var/lib/postern/anchor}   # development only: the host can turn it back
+
+Store "directory" (path) is a folder of this machine, for development and for work on a volume at rest.
+
+Examples:
+  postern volume create data --config volumes.yaml --size 100G
+  postern volume status data --config volumes.yaml --json
+  postern volume snapshot data before-upgrade --config volumes.yaml
+  postern volume restore data before-upgrade --config volumes.yaml --dry-run
+  postern volume check data --config volumes.yaml
+  postern volume delete data --config volumes.yaml --dry-run
+
+What changes a volume attaches it, which shuts out whoever has it: a volume that was not detached needs --takeover.
+Exit code of check: 0 all is well, 1 something is not.`;
+
+export function command(context: CommandContext): Command {
+  const volume = new Command('volume')
+    .description('Create, look at and look after sealed volumes.')
+    .addHelpText('after', EXAMPLES);
+  const run = actions.withVolume(context, process.env);
+  const sub = (usage: string, description: string): Command =>
+    volume
+      .command(usage)
+      .description(description)
+      .requiredOption('--config <file>', 'the volumes’ configuration')
+      .option('--json', 'print the result as JSON');
+  const attaching = (inner: Command): Command =>
+    inner.option('--takeover', 'take the volume over from an instance that did not detach it');
+
+  sub('create <name>', 'Make an empty volume. Nothing else ever does.')
+    .requiredOption('--size <size>', 'such as 512M, 100G, 1T', size)
+    .option('--mode <mode>', 'when a flush is answered: strict, lazy:MS,COMMITS or none', mode, {
+      kind: 'strict',
+    })
+    .option('--owner-key <hex>', 'Ed25519 public key whose owner must sign for a restore', ownerKey)
+    .action(run(actions.create));
+  sub('list', 'The volumes of the configuration, and whether each exists.').action(
+    actions.list(context, process.env),
+  );
+  sub('status <name>', 'What the newest state of a volume is, without attaching it.').action(
+    run(actions.status),
+  );
+  attaching(sub('snapshot <name> <snapshot>', 'Keep the volume as it is now under a name.'))
+    .option('--delete', 'give that snapshot up instead')
+    .action(run(actions.snapshot));
+  attaching(sub('restore <name> <snapshot>', 'Make a snapshot’s state the volume’s.'))
+    .option('--token <file>', 'the owner’s signature, where the volume asks for one')
+    .option('--dry-run', 'say what would be restored, change nothing')
+    .action(run(actions.restore));
+  attaching(sub('resize <name> <size>', 'Make a volume larger.')).action(run(actions.resize));
+  sub('check <name>', 'Read and verify every reachable byte; say what nothing refers to.').action(
+    run(actions.check),
+  );
+  attaching(sub('gc <name>', 'Rewrite what is sparse, delete what is dead and what crashes left behind.'))
+    .option('--dry-run', 'say what would be deleted, delete nothing')
+    .action(run(actions.gc));
+  attaching(sub('rekey <name>', 'Seal everything under new keys and destroy the old ones.')).action(
+    run(actions.rekeyed),
+  );
+  sub('delete <name>', 'Delete every object of a volume, its keys first.')
+    .option('--dry-run', 'count the objects, delete nothing')
+    .option('--yes', 'it is really meant')
+    .action(run(actions.remove));
+  return volume;
+}
+
+function size(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined) throw new InvalidArgumentError('expected a size such as 512M, 100G or 1T');
+  return bytes;
+}
+
+function mode(text: string): FlushMode {
+  if (text === 'strict' || text === 'none') return { kind: text };
+  const [, maxMs, maxCommits] = /^lazy:(\d{1,7}),(\d{1,4})$/.exec(text) ?? [];
+  if (maxMs !== undefined && Number(maxMs) > 0 && Number(maxCommits) > 0) {
+    return { kind: 'lazy', maxMs: Number(maxMs), maxCommits: Number(maxCommits) };
+  }
+  throw new InvalidArgumentError('expected strict, none, or lazy:MS,COMMITS such as lazy:500,16');
+}
+
+function ownerKey(text: string): Buffer {
+  if (!/^[0-9a-fA-F]{64}$/.test(text)) throw new InvalidArgumentError('expected 64 hex digits');
+  return Buffer.from(text, 'hex');
+}
