@@ -10,7 +10,7 @@ packages="
   nftables iproute2 socat curl openssl procps python3 python3-dnspython
   libnbd-bin python3-libnbd qemu-utils nbd-client nbdkit fio btrfs-progs e2fsprogs
   radosgw ceph-mon ceph-osd ceph-common
-  unbound bind9 bind9-utils knot nsd
+  unbound bind9 bind9-utils knot nsd ldnsutils dnsperf
 "
 attempts=4
 

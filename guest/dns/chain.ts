@@ -112,7 +112,7 @@ export class TrustChain {
       } catch (error) {
         // Servers answer wrongly for empty non-terminals (NSD 4.6 for one under opt-out). What the same zone proves of a
         // longer name settles this one too: nobody but the zone's own keys can say it, and not from above a cut.
-        if (!isPosternError(error) || isOwn(error)) throw error;
+        if (!isPosternError(error) || isOwn(error) || isSilence(error)) throw error;
         fault ??= error;
       }
     }
@@ -277,6 +277,11 @@ function anchorKey(name: DomainName): string {
 function unlessBogus(delegation: Delegation): Delegation {
   if (delegation.kind === 'bogus') throw delegation.error;
   return delegation;
+}
+
+/** Nothing came at all: another name would wait as long. */
+function isSilence(error: PosternError): boolean {
+  return error.code === 'ERR_DNS_TIMEOUT' || error.code === 'ERR_DNS_UPSTREAM';
 }
 
 /** A failure of the one who asked rather than of the data. */

@@ -12,7 +12,9 @@ export interface ZonePlan {
   readonly denial?: 'nsec' | 'nsec3' | 'opt-out';
   readonly iterations?: number;
   /** What is wrong with it. */
-  readonly fault?: 'expired' | 'wrong-ds' | 'no-dnskey-match';
+  readonly fault?: 'expired' | 'wrong-ds';
+  /** Another DS than one of SHA-256. */
+  readonly ds?: 'sha1' | 'unknown-algorithm';
   readonly records?: readonly string[];
 }
 
@@ -62,6 +64,9 @@ const LEAVES: ZonePlan[] = [
   { name: 'plain.a13.test.', server: 'nsd' },
   { name: 's.a14.test.', server: 'knot', algorithm: 'ECDSAP256SHA256', denial: 'nsec3' },
   { name: 's.plain.test.', server: 'named', algorithm: 'ECDSAP256SHA256', denial: 'nsec' },
+  { name: 'iter.test.', server: 'nsd', algorithm: 'ECDSAP256SHA256', denial: 'nsec3', iterations: 200 },
+  { name: 'sha1.test.', server: 'knot', algorithm: 'ECDSAP256SHA256', denial: 'nsec', ds: 'sha1' },
+  { name: 'unknown.test.', server: 'named', algorithm: 'ED25519', denial: 'nsec', ds: 'unknown-algorithm' },
   { name: 'expired.test.', server: 'named', algorithm: 'ECDSAP256SHA256', denial: 'nsec', fault: 'expired' },
   { name: 'wrongds.test.', server: 'nsd', algorithm: 'ECDSAP256SHA256', denial: 'nsec3', fault: 'wrong-ds' },
 ];
@@ -108,6 +113,9 @@ function parentOf(name: string): string {
   return above.sort((a, b) => b.length - a.length)[0] ?? '.';
 }
 
+/** BIND signs with no more (RFC 9276); ldns does. */
+const BIND_ITERATIONS_MAX = 150;
+
 /** The DS records for the parent (the anchor, for the root); empty for an unsigned zone. */
 function buildZone(folder: string, plan: ZonePlan, below: readonly string[]): string {
   const host = plan.name === '.' ? 'ns.' : `ns.${plan.name}`;
@@ -146,9 +154,15 @@ function signZone(folder: string, plan: ZonePlan, plain: string): string {
       ? ['-s', '20200101000000', '-e', '20200201000000']
       : ['-s', '-3600', '-e', '+864000'];
   const output = zoneFile(folder, plan);
-  run('dnssec-signzone', '-S', '-P', ...denial, ...period, '-o', plan.name, '-f', output, plain);
+  if ((plan.iterations ?? 0) > BIND_ITERATIONS_MAX) {
+    const files = keys.map((key) => key.trim());
+    run('ldns-signzone', '-n', '-t', String(plan.iterations), '-o', plan.name, '-f', output, plain, ...files);
+  } else {
+    run('dnssec-signzone', '-S', '-P', ...denial, ...period, '-o', plan.name, '-f', output, plain);
+  }
   const [ksk = ''] = keys;
-  const ds = run('dnssec-dsfromkey', '-2', ksk.trim()).trim();
+  const ds = run('dnssec-dsfromkey', plan.ds === 'sha1' ? '-1' : '-2', ksk.trim()).trim();
+  if (plan.ds === 'unknown-algorithm') return ds.replace(/ 15 2 /, ' 99 2 ');
   return plan.fault === 'wrong-ds' ? ds.replace(/[0-9A-F]{4}$/, 'ABCD') : ds;
 }
 
