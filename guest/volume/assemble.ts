@@ -91,6 +91,7 @@ export function assemble(
   const sealer = new CommitSealer(head, nextSegment, { ...base, epoch });
   const committer = new Committer(head, sealer, {
     ...base,
+    isHeldUp: () => checkpointer.isBehind,
     onSettled: (commit) => {
       checkpointer.onSettled(commit);
       void repacker.run();

@@ -2,6 +2,7 @@ import type { Committer, SettledCommit } from './flush.ts';
 import { indexChanges, LiveCounts, MovedPages } from './fold.ts';
 import type { Health } from './health.ts';
 import type { BaseState } from './index/volume-index.ts';
+import { TAIL_MAX_COMMITS } from './limits.ts';
 import { loadManifest, Manifest, storeManifest } from './manifest.ts';
 import type { Checkpoint, FreedObject, Snapshot } from './record.ts';
 import { TableFold, type TableFoldParts, writePages } from './table-fold.ts';
@@ -78,6 +79,11 @@ export class Checkpointer {
   /** Resolves when the checkpoint under way, if any, has ended. */
   async settled(): Promise<void> {
     await this.#running;
+  }
+
+  /** A checkpoint is under way, and so many commits came meanwhile that they have to wait for it. */
+  get isBehind(): boolean {
+    return this.#running !== undefined && this.#tailCommits >= TAIL_MAX_COMMITS / 4;
   }
 
   get isRunning(): boolean {

@@ -23,6 +23,8 @@ export interface CommitterParts {
   readonly memory: Memory;
   readonly index: VolumeIndex;
   readonly health: Health;
+  /** True while commits have to wait for a checkpoint, so that the tail which an attach reads stays bounded. */
+  isHeldUp(): boolean;
   /** Called in order, at the moment when the index is exactly as of that commit. */
   onSettled(commit: SettledCommit): void;
 }
@@ -150,6 +152,7 @@ export class Committer {
   #pump(): void {
     const pending = this.#pending;
     if (pending === undefined || this.#inFlight >= this.#parts.limits.pipelineCommits) return;
+    if (pending.extras.checkpoint === undefined && this.#parts.isHeldUp()) return;
     this.#pending = undefined;
     this.#inFlight += 1;
     this.#launch(pending);

@@ -2,6 +2,8 @@ import { readU64, writeU64 } from '../fields.ts';
 import { BLOCK_BYTES, INDEX_LEVELS, PAGE_ENTRIES } from '../limits.ts';
 import type { Tree } from './tree.ts';
 
+/** Pages that are read together, ahead of the walk: one at a time a store's latency would rule a checkpoint. */
+const PAGES_AT_ONCE = 16;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
 /** What a new version of a tree differs in from the one before. */
@@ -58,11 +60,19 @@ async function rebuildChildren(
   page: number,
   bytes: Buffer,
 ): Promise<void> {
+  const children: { readonly page: number; readonly place: number; readonly at: number }[] = [];
   for (let index = 0; index < PAGE_ENTRIES; index += 1) {
     const child = page * PAGE_ENTRIES + index;
-    if (!changes.concerns(level - 1, child)) continue;
-    const place = readU64(bytes, index * 8);
-    writeU64(bytes, await rebuildPage(tree, changes, sink, level - 1, child, place), index * 8);
+    if (changes.concerns(level - 1, child)) {
+      children.push({ page: child, place: readU64(bytes, index * 8), at: index * 8 });
+    }
+  }
+  for (let from = 0; from < children.length; from += PAGES_AT_ONCE) {
+    const some = children.slice(from, from + PAGES_AT_ONCE);
+    await tree.prefetch(level - 1, some);
+    for (const { page: child, place, at } of some) {
+      writeU64(bytes, await rebuildPage(tree, changes, sink, level - 1, child, place), at);
+    }
   }
 }
 

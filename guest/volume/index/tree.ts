@@ -24,6 +24,8 @@ export interface PageSource {
   cached(place: number): Buffer | undefined;
   /** @throws ERR_VOLUME_CORRUPT, ERR_VOLUME_MISSING, ERR_VOLUME_UNAVAILABLE */
   load(place: number, lba: number): Promise<Buffer>;
+  /** Brings pages into memory together, neighbours with one GET. @throws as `load` */
+  loadAll(pages: readonly { readonly place: number; readonly lba: number }[]): Promise<void>;
 }
 
 /** One version of a tree of pages: four levels, 512 children each, holes where nothing was ever written. */
@@ -94,6 +96,18 @@ export class Tree {
       if (bytes !== undefined) yield { number, bytes };
       number += 1;
     }
+  }
+
+  /** Brings pages of one level into memory. */
+  async prefetch(
+    level: number,
+    pages: readonly { readonly page: number; readonly place: number }[],
+  ): Promise<void> {
+    const missing = pages.filter(({ place }) => place !== 0 && this.#pages.cached(place) === undefined);
+    if (missing.length < 2) return;
+    await this.#pages.loadAll(
+      missing.map(({ page, place }) => ({ place, lba: pageLba(this.kind, level, page) })),
+    );
   }
 
   async page(level: number, page: number, place: number): Promise<Buffer> {

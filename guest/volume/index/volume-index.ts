@@ -191,6 +191,17 @@ export class Pages implements PageSource {
     this.cache.set(place, page);
     return page;
   }
+
+  async loadAll(pages: readonly { readonly place: number; readonly lba: number }[]): Promise<void> {
+    if (this.#frames === undefined) throw new RangeError('pages without a reader');
+    const requests = pages.map(({ place, lba }) => ({
+      segment: locationSegment(place),
+      frame: locationFrame(place),
+      lba,
+    }));
+    const found = await this.#frames.read(requests);
+    for (const [index, page] of found.entries()) this.cache.set(pages[index]?.place ?? 0, page);
+  }
 }
 
 function findIn(overlays: readonly Overlay[], block: number): number | undefined {
