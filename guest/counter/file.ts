@@ -1,4 +1,5 @@
-import { type FileHandle, mkdir, open, readFile, rename, unlink } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, link, mkdir, open, readFile, rename, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
@@ -138,13 +139,17 @@ async function writeAndSync(file: FileHandle, text: string): Promise<void> {
   }
 }
 
+/** The lock appears with its holder's number in it, or not at all: a process may die at any moment. */
 async function takeLock(path: string): Promise<boolean> {
+  const draft = `${path}.${process.pid}.${randomBytes(6).toString('hex')}`;
+  await writeFile(draft, String(process.pid), { mode: 0o600 });
   try {
-    const file = await open(path, 'wx', 0o600);
-    await file.writeFile(String(process.pid)).finally(() => file.close());
+    await link(draft, path);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  } finally {
+    await unlink(draft);
   }
   const holder = Number.parseInt(await readFile(path, 'utf8').catch(() => ''), 10);
   if (Number.isSafeInteger(holder) && !isAlive(holder)) await unlink(path).catch(() => undefined);
