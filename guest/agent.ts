@@ -16,7 +16,7 @@ import { InboundServer } from './inbound/server.ts';
 import { createHttpProxy } from './proxy/http-server.ts';
 import { formatLoopback, type LoopbackAddress, listenLoopback } from './proxy/loopback.ts';
 import { createSocksServer } from './proxy/socks5-server.ts';
-import { PlainResolver } from './resolve/plain.ts';
+import { NameService } from './resolve/service.ts';
 import { SESSION_ADVICE } from './session/backoff.ts';
 import { SessionClient, type SessionState } from './session/client.ts';
 import { buildReport, type StatusReport } from './status/report.ts';
@@ -34,6 +34,8 @@ export interface AgentOptions {
   /** Program and version, for the parent's log. */
   readonly name: string;
   readonly reapedCount?: () => number;
+  /** Epoch seconds, from a clock that the guest trusts; by default the system's. */
+  readonly clock?: () => number;
 }
 
 /** The agent: proxies on loopback, one session with the parent, flows between them. */
@@ -48,6 +50,7 @@ export class Agent {
   readonly #closers: (() => void | Promise<void>)[] = [];
   readonly #listeners: Record<string, string> = {};
   #proxies: BoundProxies = {};
+  #names: NameService | undefined;
   #closing = false;
 
   constructor(options: AgentOptions) {
@@ -92,6 +95,7 @@ export class Agent {
     this.audit.event('info', 'agent.stopping', 'agent stopping', { flows: this.#table.count });
     this.session.current?.send({ type: 'goaway', deadlineMs: drainMs });
     await this.#unbind();
+    this.#names?.close();
     await this.#table.drained(drainMs);
     this.#table.abortAll();
     await this.session.close();
@@ -106,6 +110,7 @@ export class Agent {
       table: this.#table,
       audit: this.audit,
       reapedCount: this.#options.reapedCount?.() ?? 0,
+      names: this.#names?.report(),
     });
   }
 
@@ -139,8 +144,11 @@ export class Agent {
       onOpen: (tunnel) => this.audit.flowOpened(tunnel),
       onDone: this.#onDone,
     });
-    const resolver = config.resolvers.length > 0 ? new PlainResolver(config.resolvers, opener) : undefined;
-    return new Gate({ policy: this.#policy, resolver, opener, audit: this.audit });
+    const policy = this.#policy;
+    const clock = this.#options.clock ?? (() => Math.floor(Date.now() / 1000));
+    if (config.resolvers.length > 0) this.#names = new NameService({ config, policy, opener, clock });
+    const { resolver, leases } = this.#names ?? {};
+    return new Gate({ policy, resolver, leases, opener, audit: this.audit });
   }
 
   async #bindProxy(name: string, server: Server, at: LoopbackAddress): Promise<LoopbackAddress> {

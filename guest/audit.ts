@@ -1,4 +1,6 @@
+import type { ErrorCode } from '../shared/errors.ts';
 import { type Logger, LogRateLimiter } from '../shared/log.ts';
+import type { DnssecState } from '../shared/policy/types.ts';
 import type { FlowLabels, LiveFlow } from './flow/flow-table.ts';
 
 /** The names of everything that the agent reports, for whoever reads its log by program. Closed: docs/configuration.md lists it. */
@@ -33,7 +35,9 @@ export interface RefusalRecord {
   readonly rule?: string;
   /** A reason code of the policy, or the code of the error. */
   readonly reason: string;
-  readonly dnssec?: string;
+  readonly dnssec?: DnssecState;
+  /** What failed where the answer for the name is bogus. */
+  readonly code?: ErrorCode;
   readonly client?: string;
 }
 

@@ -1,17 +1,23 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { createSecureContext } from 'node:tls';
 import * as v from 'valibot';
 import { parse } from 'yaml';
-import { readConfig } from '../../shared/config/load.ts';
+import { readConfig, readText } from '../../shared/config/load.ts';
 import { isPosternError, PosternError, type Problem } from '../../shared/errors.ts';
 import { readPolicy } from '../../shared/policy/policy.ts';
 import type { Policy } from '../../shared/policy/types.ts';
+import { parseAnchors, type TrustAnchor } from '../dns/anchors.ts';
+import { ROOT_ANCHORS } from '../dns/root-anchor.ts';
 import { type GuestFile, guestSchema } from './schema.ts';
 
 /** The guest's configuration with everything it refers to: parsed once, frozen. */
-export interface GuestConfig extends Omit<GuestFile, 'policy' | 'statusSocket'> {
+export interface GuestConfig extends Omit<GuestFile, 'policy' | 'statusSocket' | 'trustAnchor'> {
   readonly policy: Policy;
   readonly statusSocket: string;
+  readonly trustAnchors: readonly TrustAnchor[];
+  /** PEM. */
+  readonly resolverCertificates: string | undefined;
 }
 
 /**
@@ -25,8 +31,16 @@ export async function loadGuestConfig(file: string): Promise<GuestConfig> {
     typeof policyPath === 'string'
       ? await attempt(readPolicy(resolve(dirname(file), policyPath)))
       : [config === undefined ? undefined : (config.policy as Policy), undefined];
-  if (configError !== undefined || policyError !== undefined) throw both(configError, policyError);
-  if (config === undefined || policy === undefined) throw new Error('a configuration without value or error');
+  const [anchors, anchorError] = await attempt(readAnchors(pathBeside(file, config?.trustAnchor)));
+  const [certificates, certificateError] = await attempt(
+    readCertificates(pathBeside(file, config?.resolverCertificates)),
+  );
+  const errors = [configError, policyError, anchorError, certificateError].filter(
+    (error) => error !== undefined,
+  );
+  if (errors.length > 0) throw together(errors);
+  if (config === undefined || policy === undefined || anchors === undefined)
+    throw new Error('a configuration without value or error');
   const problems = crossProblems(config, policy);
   if (problems.length > 0) {
     const lines = problems.map(
@@ -35,7 +49,13 @@ export async function loadGuestConfig(file: string): Promise<GuestConfig> {
     throw new PosternError('ERR_CONFIG_INVALID', lines.join('\n'), { problems });
   }
   const statusSocket = config.statusSocket ?? defaultStatusSocket(config.sessionKey);
-  return Object.freeze({ ...config, policy, statusSocket });
+  return Object.freeze({
+    ...config,
+    policy,
+    statusSocket,
+    trustAnchors: anchors,
+    resolverCertificates: certificates,
+  });
 }
 
 /** Beside the session key: that folder is known to be closed to others. */
@@ -64,13 +84,36 @@ async function policyPathOf(file: string): Promise<string | undefined> {
   }
 }
 
-function both(first: PosternError | undefined, second: PosternError | undefined): PosternError {
-  if (first === undefined && second !== undefined) return second;
-  if (second === undefined && first !== undefined) return first;
-  const found = [first, second].filter((error) => error !== undefined);
-  const message = found.map((error) => error.message).join('\n');
-  const problems = found.flatMap((error) => error.problems);
+function together(errors: readonly PosternError[]): PosternError {
+  const [first] = errors;
+  if (first !== undefined && errors.length === 1) return first;
+  const message = errors.map((error) => error.message).join('\n');
+  const problems = errors.flatMap((error) => error.problems);
   return new PosternError('ERR_CONFIG_INVALID', message, { problems });
+}
+
+function pathBeside(file: string, path: string | undefined): string | undefined {
+  return path === undefined ? undefined : resolve(dirname(file), path);
+}
+
+async function readAnchors(path: string | undefined): Promise<TrustAnchor[]> {
+  if (path === undefined) return parseAnchors(ROOT_ANCHORS, 'the shipped anchors');
+  return parseAnchors(await readText(path), path);
+}
+
+async function readCertificates(path: string | undefined): Promise<string | undefined> {
+  if (path === undefined) return undefined;
+  const text = await readText(path);
+  try {
+    createSecureContext({ ca: text });
+    if (text.includes('-----BEGIN CERTIFICATE-----')) return text;
+  } catch {
+    // Told below, as for a file without any.
+  }
+  const [expected, found] = ['certificates in PEM form', 'something else'];
+  throw new PosternError('ERR_CONFIG_INVALID', `${path}: expected ${expected}, found ${found}`, {
+    problems: [{ path: 'resolverCertificates', expected, found }],
+  });
 }
 
 function crossProblems(config: GuestFile, policy: Policy): Problem[] {

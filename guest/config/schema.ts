@@ -1,11 +1,9 @@
-import ipaddr from 'ipaddr.js';
 import * as v from 'valibot';
 import { isPosternError } from '../../shared/errors.ts';
 import { policySchema } from '../../shared/policy/policy.ts';
 import { parseTransportAddress } from '../../shared/transport/address.ts';
-import type { Endpoint } from '../../shared/wire/endpoint.ts';
 import { parseLoopback } from '../proxy/loopback.ts';
-import { DNS_PORT } from '../resolve/plain.ts';
+import { leases, resolverAddress, zoneName } from './resolver-fields.ts';
 
 /** What an owner can bear to wait for a parent that boots at the same time. */
 const GATE_TIMEOUT_DEFAULT_SECONDS = 60;
@@ -35,35 +33,12 @@ const loopbackAddress = v.pipe(
   }),
 );
 
-const RESOLVER_EXPECTED =
-  'an IP address, with a port where it is not 53, such as 192.0.2.53 or [2001:db8::53]:5353';
-
-const resolverAddress = v.pipe(
-  v.string(RESOLVER_EXPECTED),
-  v.rawTransform(({ dataset, addIssue, NEVER }): Endpoint => {
-    const endpoint = parseResolver(dataset.value);
-    if (endpoint !== undefined) return endpoint;
-    addIssue({ message: RESOLVER_EXPECTED });
-    return NEVER;
-  }),
-);
-
-function parseResolver(text: string): Endpoint | undefined {
-  const [, bracketed, plain, digits] = /^(?:\[(.+)\]|([^[\]]+?))(?::(\d{1,5}))?$/.exec(text) ?? [];
-  // A bare IPv6 address has colons of its own: it is one only as a whole.
-  if (ipaddr.IPv6.isValid(text)) return { address: ipaddr.parse(text).toString(), port: DNS_PORT };
-  const address = bracketed ?? plain ?? '';
-  const port = digits === undefined ? DNS_PORT : Number(digits);
-  const isAddress =
-    bracketed === undefined ? ipaddr.IPv4.isValidFourPartDecimal(address) : ipaddr.IPv6.isValid(address);
-  if (!isAddress || port < 1 || port > 65535) return undefined;
-  return { address: ipaddr.parse(address).toString(), port };
-}
-
 const absolutePath = v.pipe(
   v.string('an absolute path'),
   v.check((text) => text.startsWith('/') && !text.includes('\0'), 'an absolute path'),
 );
+
+const filePath = v.pipe(v.string('the path of a file'), v.minLength(1, 'the path of a file'));
 
 /** A name of /etc/passwd or /etc/group, or a number. */
 const account = v.union(
@@ -109,9 +84,16 @@ export const guestSchema = v.strictObject({
     {},
   ),
   resolvers: v.optional(
-    v.pipe(v.array(resolverAddress, 'a list of IP addresses'), v.maxLength(4, 'at most 4 resolvers')),
+    v.pipe(v.array(resolverAddress, 'a list of resolvers'), v.maxLength(4, 'at most 4 resolvers')),
     [],
   ),
+  resolverCertificates: v.optional(filePath),
+  trustAnchor: v.optional(filePath),
+  negativeTrustAnchors: v.optional(
+    v.pipe(v.array(zoneName, 'a list of zones'), v.maxLength(64, 'at most 64 zones')),
+    [],
+  ),
+  leases: v.optional(leases, {}),
   workload: v.optional(workload, {}),
   log: v.optional(
     v.strictObject({

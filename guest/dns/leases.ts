@@ -69,9 +69,9 @@ export class LeaseTable implements LeaseView {
     return this.#count;
   }
 
-  /** Binds the addresses to the name before the answer is given out. Bogus answers bind nothing. */
+  /** Binds the addresses to the name before the answer is given out. Bogus and indeterminate answers bind nothing. */
   grant({ name, chain, addresses, ttlSeconds, dnssec }: LeaseGrant): void {
-    if (dnssec === 'bogus') return;
+    if (dnssec === 'bogus' || dnssec === 'indeterminate') return;
     const expiresAt = this.#now() + Math.max(ttlSeconds, this.#floorSeconds) + this.#graceSeconds;
     for (const address of addresses.slice(0, ADDRESSES_PER_NAME_MAX)) {
       const known = this.#byAddress.get(address)?.get(name);

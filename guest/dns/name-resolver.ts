@@ -1,4 +1,4 @@
-import { PosternError } from '../../shared/errors.ts';
+import { type ErrorCode, PosternError } from '../../shared/errors.ts';
 import { formatAddress, parseAddress } from '../../shared/policy/address.ts';
 import type { NameResolver, Resolution, ResolvedAddress, ResolveOptions } from '../resolve/resolver.ts';
 import { DomainName } from './name.ts';
@@ -18,7 +18,7 @@ export class ValidatingResolver implements NameResolver {
 
   /**
    * A family whose answer is bogus has no addresses here; the weaker of the others is the state of all.
-   * @throws PosternError ERR_RESOLVE_NOT_FOUND, ERR_RESOLVE_FAILED (bogus, or no answer), ERR_TRANSPORT_ABORTED
+   * @throws PosternError ERR_RESOLVE_NOT_FOUND, ERR_RESOLVE_FAILED (no resolver answered), ERR_TRANSPORT_ABORTED
    */
   async resolve(name: string, { signal }: ResolveOptions = {}): Promise<Resolution> {
     const domain = DomainName.parse(name);
@@ -28,13 +28,13 @@ export class ValidatingResolver implements NameResolver {
     ]);
     const verdicts = await abortable(both, signal);
     const useful = verdicts.filter((verdict) => addressesOf(verdict).length > 0);
-    const [first] = useful;
-    if (first === undefined) throw noAddress(name, verdicts);
-    const states = useful.map(({ state }) => STRENGTH.indexOf(state));
+    const [weakest] = [...useful].sort((a, b) => STRENGTH.indexOf(a.state) - STRENGTH.indexOf(b.state));
+    if (weakest === undefined) return withoutAddress(name, verdicts);
     return {
       addresses: useful.flatMap((verdict) => addressesOf(verdict)),
-      dnssec: STRENGTH[Math.min(...states)],
-      chain: chainOf(first),
+      dnssec: weakest.state,
+      chain: chainOf(weakest),
+      reason: weakest.reason,
     };
   }
 }
@@ -53,10 +53,24 @@ function chainOf(verdict: Verdict): string[] {
   return [...new Set(names)];
 }
 
-function noAddress(name: string, verdicts: readonly Verdict[]): PosternError {
-  const failed = verdicts.find(({ state }) => state === 'bogus');
-  if (failed === undefined) return new PosternError('ERR_RESOLVE_NOT_FOUND', `${name} has no address`);
-  return new PosternError('ERR_RESOLVE_FAILED', `${name} cannot be resolved: ${failed.reason}`);
+/** Nothing came that could be judged: no more than an outage, whoever made it. */
+const NO_ANSWER: ReadonlySet<ErrorCode> = new Set([
+  'ERR_DNS_UPSTREAM',
+  'ERR_DNS_TIMEOUT',
+  'ERR_DNS_REFUSED',
+  'ERR_DNS_DEADLINE',
+  'ERR_DNS_MALFORMED',
+]);
+
+function withoutAddress(name: string, verdicts: readonly Verdict[]): Resolution {
+  const failed = verdicts.filter(({ state }) => state === 'bogus');
+  const bogus = failed.find(({ code }) => code !== undefined && !NO_ANSWER.has(code));
+  if (bogus?.code !== undefined) {
+    return { addresses: [], dnssec: 'bogus', chain: [name], reason: bogus.reason, code: bogus.code };
+  }
+  const [silent] = failed;
+  if (silent === undefined) throw new PosternError('ERR_RESOLVE_NOT_FOUND', `${name} has no address`);
+  throw new PosternError('ERR_RESOLVE_FAILED', `${name} cannot be resolved: ${silent.reason}`);
 }
 
 /** The walk goes on for others who asked for the same. */

@@ -48,14 +48,26 @@ export interface ValidatorOptions {
   readonly cacheBytes?: number;
 }
 
+export interface CacheCounters {
+  readonly count: number;
+  readonly sizeBytes: number;
+  readonly hits: number;
+  readonly misses: number;
+}
+
 /** 100,000 names with an address or two. */
 const CACHE_BYTES = 64 * 1024 * 1024;
 /** No answer is kept longer, whatever its TTL (RFC 8767 section 4 recommends days at most). */
 const TTL_MAX_SECONDS = 86_400;
 /** A failure is remembered just long enough that a repeated question does not repeat its work. */
 const BOGUS_TTL_SECONDS = 5;
+/** An outage costs waiting, not work, and may be over at once. */
+const SILENT_TTL_SECONDS = 1;
+const SILENCE: ReadonlySet<ErrorCode> = new Set(['ERR_DNS_UPSTREAM', 'ERR_DNS_TIMEOUT', 'ERR_DNS_DEADLINE']);
 /** Objects around the octets of one cached link. */
 const STEP_OVERHEAD_BYTES = 400;
+/** A remembered failure: its reason, and the objects around it. */
+const FAILURE_BYTES = 1024;
 
 interface CachedStep {
   readonly step: Step;
@@ -72,6 +84,8 @@ export class Validator {
   readonly #steps: BoundedCache<CachedStep>;
   readonly #failures: BoundedCache<Verdict>;
   readonly #flights = new Map<string, Promise<Verdict>>();
+  #cacheHits = 0;
+  #cacheMisses = 0;
 
   constructor({ resolvers, anchors, clock, monotonic, limits, cacheBytes = CACHE_BYTES }: ValidatorOptions) {
     this.#questioner = new Questioner(resolvers);
@@ -81,6 +95,12 @@ export class Validator {
     this.#limits = { ...DNS_LIMITS, ...limits };
     this.#steps = new BoundedCache(cacheBytes);
     this.#failures = new BoundedCache(cacheBytes >> 4);
+  }
+
+  /** Links of answers, and the octets that they are taken to hold. */
+  get cache(): CacheCounters {
+    const { count, sizeBytes } = this.#steps;
+    return { count, sizeBytes, hits: this.#cacheHits, misses: this.#cacheMisses };
   }
 
   /** Never rejects for what the network or a zone does: that is a verdict. `work` may be given to look at its account. */
@@ -103,7 +123,8 @@ export class Validator {
     } catch (error) {
       if (!isPosternError(error)) throw error;
       const verdict = this.#failure(name, type, error, statuses);
-      this.#failures.set(`${type} ${name.key}`, verdict, this.#now() + BOGUS_TTL_SECONDS, 1024);
+      const ttlSeconds = SILENCE.has(error.code) ? SILENT_TTL_SECONDS : BOGUS_TTL_SECONDS;
+      this.#failures.set(`${type} ${name.key}`, verdict, this.#now() + ttlSeconds, FAILURE_BYTES);
       return verdict;
     }
   }
@@ -173,7 +194,11 @@ export class Validator {
   ): Promise<{ cached: CachedStep; response: Response | undefined }> {
     const key = `${type} ${name.key}`;
     const known = this.#steps.get(key, this.#now());
-    if (known !== undefined) return { cached: known, response: undefined };
+    if (known !== undefined) {
+      this.#cacheHits += 1;
+      return { cached: known, response: undefined };
+    }
+    this.#cacheMisses += 1;
     if (before !== undefined && speaksOf(before, name, type)) {
       try {
         const step = await readStep(before, name, type, this.#authenticator, work);

@@ -1,4 +1,5 @@
 import { PosternError } from '../../shared/errors.ts';
+import type { DnssecState } from '../../shared/policy/types.ts';
 
 /**
  * Flows of the guest that live or are being opened. A flow costs some 20 KiB here; 16,384 of them are what
@@ -6,7 +7,7 @@ import { PosternError } from '../../shared/errors.ts';
  */
 export const FLOWS_MAX = 16_384;
 
-export type FlowVia = 'socks5' | 'http-connect' | 'http' | 'resolver' | 'inbound';
+export type FlowVia = 'socks5' | 'http-connect' | 'http' | 'names' | 'resolver' | 'inbound';
 
 /** What a person wants to know of a flow; goes to the log and to `postern guest status`. */
 export interface FlowLabels {
@@ -16,6 +17,8 @@ export interface FlowLabels {
   /** The name asked for, normalised; absent for an address. */
   readonly name?: string;
   readonly address?: string;
+  /** How the answer for the name validated. */
+  readonly dnssec?: DnssecState;
   /** The rule that allowed it. */
   readonly rule?: string;
   /** Who came in, for inbound flows. */

@@ -2,10 +2,12 @@ import type { Socket } from 'node:net';
 import { isPosternError, PosternError } from '../../shared/errors.ts';
 import { formatAddress } from '../../shared/policy/address.ts';
 import type { CompiledPolicy } from '../../shared/policy/compile.ts';
-import { type Allowed, type Denied, decide } from '../../shared/policy/decide.ts';
+import { type Allowed, type Decision, decide } from '../../shared/policy/decide.ts';
 import { parseHost } from '../../shared/policy/name.ts';
 import { DENY_REASONS, type DenyReason, SNI_REASONS, type SniReason } from '../../shared/policy/reasons.ts';
+import type { DnssecState } from '../../shared/policy/types.ts';
 import type { Audit, RefusalRecord } from '../audit.ts';
+import type { LeaseTable } from '../dns/leases.ts';
 import { interleaveFamilies } from '../resolve/order.ts';
 import type { NameResolver } from '../resolve/resolver.ts';
 import type { FlowVia } from './flow-table.ts';
@@ -38,23 +40,30 @@ export interface OpenFlow {
 
 export type GateResult = OpenFlow | { readonly kind: 'denied'; readonly refusal: Refusal };
 
-type Route =
-  | {
-      readonly kind: 'allow';
-      readonly addresses: readonly string[];
-      readonly rule: string;
-      readonly name?: string;
-      readonly serverNames?: readonly string[];
-    }
-  | (Pick<RefusalRecord, 'name' | 'address' | 'rule' | 'dnssec'> & {
-      readonly kind: 'deny';
-      readonly reason: DenyReason;
-    });
+interface AllowedRoute {
+  readonly kind: 'allow';
+  readonly addresses: readonly string[];
+  readonly rule: string;
+  readonly name?: string;
+  readonly dnssec?: DnssecState;
+  readonly serverNames?: readonly string[];
+}
+
+type DeniedRoute = Pick<RefusalRecord, 'name' | 'address' | 'rule' | 'dnssec' | 'code'> & {
+  readonly kind: 'deny';
+  readonly reason: DenyReason;
+  /** What the resolver knows of it. */
+  readonly detail?: string;
+};
+
+type Route = AllowedRoute | DeniedRoute;
 
 export interface GateOptions {
   readonly policy: CompiledPolicy;
   /** Undefined when no rule names a name. */
   readonly resolver: NameResolver | undefined;
+  /** What names led to; undefined with the resolver. */
+  readonly leases?: LeaseTable | undefined;
   readonly opener: FlowOpener;
   readonly audit: Audit;
 }
@@ -77,26 +86,35 @@ export class Gate {
     try {
       const route = await this.#route(target, signal);
       if (route.kind === 'deny') {
-        const { kind: _kind, ...facts } = route;
-        audit.refused('flow.refused', { ...record, ...facts });
-        return { kind: 'denied', refusal: refusalOf(target, route.reason) };
+        const { kind: _kind, detail, ...facts } = route;
+        const why = detail === undefined ? undefined : `refused: ${route.reason}: ${detail}`;
+        audit.refused('flow.refused', { ...record, ...facts }, why);
+        return { kind: 'denied', refusal: refusalOf(target, route.reason, detail) };
       }
-      const { name, rule, serverNames } = route;
+      const { name, rule, dnssec, serverNames } = route;
       const labels = {
         via: target.via,
         protocol: 'tcp',
         port: target.port,
         rule,
         ...(name && { name }),
+        ...(dnssec && { dnssec }),
       } as const;
       const tunnel = await opener.open(route.addresses, labels, signal);
       return { kind: 'open', tunnel, ...(serverNames && { serverNames }) };
-    } catch (error) {
-      if (!isPosternError(error)) throw error;
+    } catch (cause) {
+      if (!isPosternError(cause)) throw cause;
+      const error = this.#orSessionLost(cause);
       if (error.code !== 'ERR_TRANSPORT_ABORTED')
         audit.failed({ ...record, reason: error.code }, error.message);
       throw error;
     }
+  }
+
+  /** Without a parent no resolver answers either, and it is the parent that an application should hear of. */
+  #orSessionLost(error: PosternError): PosternError {
+    if (error.code !== 'ERR_RESOLVE_FAILED' || this.#options.opener.hasSession) return error;
+    return new PosternError('ERR_SESSION_LOST', 'no session with the parent', { cause: error });
   }
 
   /**
@@ -130,40 +148,60 @@ export class Gate {
     if (parsed.kind === 'numeric') return { kind: 'deny', reason: 'numeric-spelling' };
     if (parsed.kind === 'invalid') return { kind: 'deny', reason: 'invalid-name' };
     if (parsed.kind === 'name') return this.#routeName(parsed.name, port, signal);
-    const decision = decide(this.#options.policy, {
-      protocol: 'tcp',
-      port,
-      address: formatAddress(parsed.address),
-    });
+    const { policy, leases } = this.#options;
+    const decision = decide(
+      policy,
+      { protocol: 'tcp', port, address: formatAddress(parsed.address) },
+      leases,
+    );
     return decision.verdict === 'deny' ? routeDenied(decision) : routeAllowed([decision]);
   }
 
   /** A name off the list is not resolved: a question to a resolver would carry data out. */
   async #routeName(name: string, port: number, signal?: AbortSignal): Promise<Route> {
-    const { policy, resolver } = this.#options;
+    const { policy, resolver, leases } = this.#options;
     const first = decide(policy, { protocol: 'tcp', port, name });
     if (first.verdict === 'deny') return routeDenied(first);
     if (resolver === undefined) throw new PosternError('ERR_RESOLVE_FAILED', 'no resolvers are configured');
-    const { addresses, dnssec } = await resolver.resolve(name, signal === undefined ? {} : { signal });
-    const state = dnssec === undefined ? {} : { dnssec };
+    const resolution = await resolver.resolve(name, signal === undefined ? {} : { signal });
+    const { addresses, dnssec, chain, reason, code } = resolution;
+    if (dnssec === 'bogus')
+      return { ...routeDenied(first, 'dnssec-bogus'), dnssec, detail: reason, ...(code && { code }) };
     const decisions = addresses.map(({ address }) =>
-      decide(policy, { protocol: 'tcp', port, name, address, ...state }),
+      decide(policy, { protocol: 'tcp', port, name, address, dnssec }),
     );
     const allowed = decisions.filter((decision) => decision.verdict === 'allow');
-    if (allowed.length > 0) return routeAllowed(allowed);
+    if (allowed.length > 0) {
+      const ttlSeconds = Math.min(...addresses.map((entry) => entry.ttlSeconds));
+      leases?.grant({ name, chain, addresses: addressesOf(allowed), ttlSeconds, dnssec });
+      return { ...routeAllowed(allowed), dnssec };
+    }
     const denied = decisions.find((decision) => decision.verdict === 'deny');
     if (denied === undefined) throw new PosternError('ERR_RESOLVE_NOT_FOUND', `${name} has no address`);
-    return { ...routeDenied(denied), ...state };
+    const detail = denied.reason.startsWith('dnssec-') && reason !== '' ? { detail: reason } : {};
+    return { ...routeDenied(denied), dnssec, ...detail };
   }
 }
 
-function routeDenied({ reason, name, address, rule }: Denied): Route {
-  return { kind: 'deny', reason, ...(name && { name }), ...(address && { address }), ...(rule && { rule }) };
+function routeDenied(decision: Decision, reason?: DenyReason): DeniedRoute {
+  const { name, address, rule } = decision;
+  const why = reason ?? (decision.verdict === 'deny' ? decision.reason : 'no-rule');
+  return {
+    kind: 'deny',
+    reason: why,
+    ...(name && { name }),
+    ...(address && { address }),
+    ...(rule && { rule }),
+  };
+}
+
+function addressesOf(decisions: readonly Allowed[]): string[] {
+  return decisions.flatMap(({ address }) => address ?? []);
 }
 
 /** What one address must keep to, all must: the parent chooses which of them it connects. */
-function routeAllowed(decisions: readonly Allowed[]): Route {
-  const addresses = interleaveFamilies(decisions.flatMap(({ address }) => address ?? []));
+function routeAllowed(decisions: readonly Allowed[]): AllowedRoute {
+  const addresses = interleaveFamilies(addressesOf(decisions));
   const serverNames = [...new Set(decisions.flatMap((decision) => decision.serverNames ?? []))];
   const [{ rule, name } = { rule: '', name: undefined }] = decisions;
   const sni = serverNames.length > 0 ? { serverNames } : {};
@@ -174,8 +212,9 @@ function recordOf({ host, port, via }: Target): Omit<RefusalRecord, 'reason'> {
   return { via, protocol: 'tcp', destination: shown(host), port };
 }
 
-function refusalOf({ host, port }: Target, reason: DenyReason): Refusal {
-  return { reason, message: `${shown(host)} port ${port} is refused: ${DENY_REASONS[reason]} (${reason})` };
+function refusalOf({ host, port }: Target, reason: DenyReason, detail?: string): Refusal {
+  const why = `${DENY_REASONS[reason]} (${reason})${detail === undefined ? '' : `: ${detail}`}`;
+  return { reason, message: `${shown(host)} port ${port} is refused: ${why}` };
 }
 
 /** Printable ASCII, bounded: it goes to logs and into answers. */

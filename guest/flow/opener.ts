@@ -35,6 +35,11 @@ export class FlowOpener {
     this.#options = options;
   }
 
+  /** Whether the parent is there at the moment. */
+  get hasSession(): boolean {
+    return this.#options.session.current !== undefined;
+  }
+
   /**
    * A TCP flow to the first of `addresses` (1 to OPEN_MAX_ADDRESSES, preferred first) that answers. Nothing of the
    * payload is sent before the parent's answer, so a refused flow has carried no data.

@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../../shared/errors.ts';
 import type { DnssecState } from '../../shared/policy/types.ts';
 
 export interface ResolvedAddress {
@@ -7,12 +8,15 @@ export interface ResolvedAddress {
 }
 
 export interface Resolution {
-  /** At least one, of both families, in the order of the answers. */
+  /** At least one, of both families, in the order of the answers; none where the answer is bogus. */
   readonly addresses: readonly ResolvedAddress[];
-  /** Undefined when nobody validated: the answer is as good as unsigned. */
-  readonly dnssec: DnssecState | undefined;
+  readonly dnssec: DnssecState;
   /** The names of the CNAME chain, from the name asked for to the owner of the addresses. */
   readonly chain: readonly string[];
+  /** Why it is not secure, for a person; empty when it is. */
+  readonly reason: string;
+  /** What failed, where it is bogus. */
+  readonly code?: ErrorCode;
 }
 
 export interface ResolveOptions {

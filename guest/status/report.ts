@@ -1,5 +1,6 @@
 import type { Audit } from '../audit.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
+import { formatNames, type NamesReport } from '../resolve/report.ts';
 import type { SessionState } from '../session/client.ts';
 
 /** Live flows that one report lists; the count tells how many there are. */
@@ -28,6 +29,8 @@ export interface StatusReport {
   /** How often each reason code came up. */
   readonly refusals: Readonly<Record<string, number>>;
   readonly reapedCount: number;
+  /** Where the configuration names resolvers. */
+  readonly names?: NamesReport;
 }
 
 export interface ReportSources {
@@ -38,6 +41,7 @@ export interface ReportSources {
   readonly table: FlowTable;
   readonly audit: Audit;
   readonly reapedCount: number;
+  readonly names: NamesReport | undefined;
 }
 
 export function buildReport(sources: ReportSources): StatusReport {
@@ -69,6 +73,7 @@ export function buildReport(sources: ReportSources): StatusReport {
     totals: { ...audit.totals },
     refusals: Object.fromEntries(audit.refusedBy),
     reapedCount,
+    ...(sources.names && { names: sources.names }),
   };
 }
 
@@ -87,6 +92,7 @@ export function formatReport(report: StatusReport): string {
       `  ${flow.via} to ${flow.to}${who}: ${flow.sentBytes} out, ${flow.receivedBytes} in, ${flow.seconds} s`,
     );
   }
+  lines.push(...formatNames(report.names));
   const refusals = Object.entries(report.refusals);
   if (refusals.length > 0) lines.push('refused or failed, by reason:');
   for (const [reason, count] of refusals) lines.push(`  ${String(count).padStart(6)}  ${reason}`);

@@ -49,7 +49,11 @@ export function parseConfig<T>(
   return deepFreeze(result.output);
 }
 
-async function readText(file: string): Promise<string> {
+/**
+ * The whole text of a file that a configuration names, bounded as configurations are.
+ * @throws PosternError ERR_CONFIG_UNREADABLE
+ */
+export async function readText(file: string): Promise<string> {
   let handle: FileHandle | undefined;
   try {
     handle = await open(file);

@@ -80,6 +80,8 @@ function guestConfig(
     sessionKey: join(closed, 'session.key'),
     proxies: { http: `127.0.0.1:${PROXY_PORT}` },
     resolvers: [`${stage.worldAddress}${stage.dnsPort === 53 ? '' : `:${stage.dnsPort}`}`],
+    // The demo's internet is not signed: these zones are taken as that, so their names are marked insecure.
+    negativeTrustAnchors: ['example.com', 'example.net'],
     // The audit trail shows allowed flows as well, which are told at this level.
     log: { format: 'json', level: 'debug' },
     policy: {

@@ -74,10 +74,20 @@ export class TestWorld implements Upstream {
     return zone;
   }
 
-  /** Anchors of the first zone's keys. */
-  anchors(): TrustAnchors {
+  /** The zone that is anchored. */
+  get top(): TestZone {
     const [top] = this.#zones;
     if (top === undefined) throw new Error('a world has a zone');
+    return top;
+  }
+
+  zone(name: string): TestZone {
+    return this.#deepest(DomainName.parse(name));
+  }
+
+  /** Anchors of the first zone's keys. */
+  anchors(): TrustAnchors {
+    const { top } = this;
     const ds = top.keys.map((key) => parseDs(dsRdata(top.name, key))).filter((one) => one !== undefined);
     return new TrustAnchors([{ name: top.name, ds, keys: [], negative: false }]);
   }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Agent } from '../../guest/agent.ts';
 import { loadGuestConfig } from '../../guest/config/load.ts';
 import { loadSessionKey } from '../../guest/session/key.ts';
-import { createLogger } from '../../shared/log.ts';
+import { createLogger, type Logger } from '../../shared/log.ts';
 import { FakeParent, scratch } from './fake-parent.ts';
 
 export interface Fixture {
@@ -22,6 +22,11 @@ export interface FixtureOptions {
   /** YAML of the policy, below `version: 1`. */
   readonly policy: string;
   readonly resolvers?: readonly string[];
+  /** Further lines of the configuration, YAML. */
+  readonly config?: string;
+  readonly logger?: Logger;
+  /** Epoch seconds. */
+  readonly clock?: () => number;
   /** False: the session is not waited for. */
   readonly waitForSession?: boolean;
   prepare?(parent: FakeParent): void;
@@ -35,7 +40,7 @@ export async function startFixture(options: FixtureOptions): Promise<Fixture> {
   await parent.listen();
   const inboundPath = join(folder, 'agent.sock');
   const file = join(folder, 'guest.yaml');
-  const resolvers = options.resolvers === undefined ? '' : `resolvers: [${options.resolvers.join(', ')}]`;
+  const resolvers = options.resolvers === undefined ? '' : `resolvers: ${JSON.stringify(options.resolvers)}`;
   await writeFile(join(folder, 'policy.yaml'), `version: 1\n${options.policy}`);
   await writeFile(
     file,
@@ -46,11 +51,14 @@ policy: policy.yaml
 sessionKey: ${join(folder, 'run', 'session.key')}
 proxies: {socks5: "127.0.0.1:0", http: "[::1]:0"}
 ${resolvers}
+${options.config ?? ''}
 `,
   );
   const config = await loadGuestConfig(file);
   const key = await loadSessionKey(config.sessionKey);
-  const agent = new Agent({ config, key, logger: createLogger('test', 'json', 'silent'), name: 'test' });
+  const { clock } = options;
+  const logger = options.logger ?? createLogger('test', 'json', 'silent');
+  const agent = new Agent({ config, key, logger, name: 'test', ...(clock && { clock }) });
   await agent.start();
   if (options.waitForSession !== false) await agent.session.ready(5_000);
   const close = async (): Promise<void> => {

@@ -31,6 +31,7 @@ describe('a rule with tls: sni', () => {
     fixture = await startFixture({
       policy: 'egress: {allow: [{fqdn: api.example.com, ports: [80, 443], tls: sni}]}',
       resolvers: ['192.0.2.53'],
+      config: 'negativeTrustAnchors: [example.com]',
     });
     fixture.parent.route('192.0.2.53', 53, dns.server);
     for (const port of [80, 443]) fixture.parent.route('192.0.2.7', port, sink.server);

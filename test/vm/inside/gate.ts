@@ -164,6 +164,7 @@ function writeConfigurations(): void {
       sessionKey: `${closed}/session.key`,
       proxies: { http: '127.0.0.1:3128', socks5: '127.0.0.1:1080' },
       resolvers: [WORLD],
+      negativeTrustAnchors: ['example.com'],
       log: { format: 'json' },
       policy: {
         version: 1,
