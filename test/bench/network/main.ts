@@ -16,7 +16,7 @@ import { direct, postern, type Setup, slirp4netns, socat } from './setups.ts';
 import { print, Table } from './table.ts';
 
 /**
- * `npm run bench:network [-- --rounds N --seconds S --flows N]`: Postern (two processes, unix and hybrid), socat pairs,
+ * `npm run bench:network [-- --rounds N --seconds S --flows N --only bulk|connects|latency|idle]`: Postern (two processes, unix and hybrid), socat pairs,
  * slirp4netns and a direct connection, one after the other in every round, so that noise meets all of them. Prints
  * medians, and ratios to `socat -b 262144`.
  */
@@ -27,6 +27,11 @@ const option = (name: string, fallback: number): number => {
 const ROUNDS = option('rounds', 5);
 const SECONDS = option('seconds', 2);
 const IDLE_FLOWS = Math.min(option('flows', 10_000), flowsAtMost());
+
+function wanted(part: string): boolean {
+  const at = process.argv.indexOf('--only');
+  return at < 0 || process.argv[at + 1] === part;
+}
 
 const folder = mkdtempSync(join(tmpdir(), 'postern-bench-'));
 try {
@@ -39,10 +44,12 @@ try {
     await postern(folder, servers, 'unix'),
     await postern(folder, servers, 'hybrid'),
   ];
-  for (const up of [true, false]) for (const flows of [1, 8]) await benchBulk(setups, up, flows);
-  await benchConnects(setups);
-  for (const bulkFlows of [0, 4]) await benchLatency(setups, bulkFlows);
-  await benchIdle(setups);
+  if (wanted('bulk')) {
+    for (const up of [true, false]) for (const flows of [1, 8]) await benchBulk(setups, up, flows);
+  }
+  if (wanted('connects')) await benchConnects(setups);
+  if (wanted('latency')) for (const bulkFlows of [0, 4]) await benchLatency(setups, bulkFlows);
+  if (wanted('idle')) await benchIdle(setups);
 } finally {
   await stopAll();
   rmSync(folder, { recursive: true, force: true });
