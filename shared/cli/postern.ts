@@ -88,6 +88,12 @@ async function version(): Promise<string> {
   return 'unknown';
 }
 
+// A reader that has seen enough (`postern … | head`) closes its end: that is no failure of ours.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
+
 try {
   await main(process.argv.slice(2));
 } catch (error) {

@@ -34,6 +34,13 @@ function wanted(part: string): boolean {
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'postern-bench-'));
+async function leave(): Promise<void> {
+  await stopAll();
+  rmSync(folder, { recursive: true, force: true });
+}
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => void leave().then(() => process.exit(1)));
+}
 try {
   const servers = { bulkPort: await serve(), echoPort: await serve() };
   const setups = [
@@ -51,8 +58,7 @@ try {
   if (wanted('latency')) for (const bulkFlows of [0, 4]) await benchLatency(setups, bulkFlows);
   if (wanted('idle')) await benchIdle(setups);
 } finally {
-  await stopAll();
-  rmSync(folder, { recursive: true, force: true });
+  await leave();
 }
 
 async function serve(): Promise<number> {
