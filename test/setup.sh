@@ -4,13 +4,13 @@ set -eu
 
 # VM and kernel: qemu, busybox, kmod, cpio. Network: nftables, iproute2, socat, curl, openssl. NBD and file systems:
 # libnbd, qemu-utils, nbd-client, nbdkit, fio, btrfs-progs, e2fsprogs. S3: Ceph’s gateway with a monitor and an OSD.
-# DNS: a validating resolver as oracle, three authoritative servers, BIND’s signer.
+# DNS: two validating resolvers, one of them the oracle, three authoritative servers, BIND’s signer.
 packages="
   qemu-system-x86 busybox-static kmod cpio
   nftables iproute2 socat curl openssl procps python3 python3-dnspython
   libnbd-bin python3-libnbd qemu-utils nbd-client nbdkit fio btrfs-progs e2fsprogs
   radosgw ceph-mon ceph-osd ceph-common
-  unbound bind9 bind9-utils knot nsd ldnsutils dnsperf
+  unbound knot-resolver bind9 bind9-utils knot nsd ldnsutils dnsperf
 "
 attempts=4
 

@@ -14,11 +14,12 @@ import { DIRECT, resolverFor } from '../../../guest/dns/upstream/resolvers.ts';
 import { udpUpstream } from '../../../guest/dns/upstream/udp.ts';
 import { Validator, type Verdict } from '../../../guest/dns/validator.ts';
 import { SeededRandom } from '../../fuzz/fuzz.ts';
-import { ORACLE, RECURSOR, startServers } from './servers.ts';
+import { ORACLE, RECURSOR, SECOND_RECURSOR, startServers } from './servers.ts';
 import { buildZones, ZONES } from './zones.ts';
 
 /** Run inside a network namespace of its own: `differential.ts SEED ROUNDS`. Prints what disagrees, as JSON lines. */
 const [seed = 1, rounds = 100] = process.argv.slice(2).map(Number);
+const UPSTREAMS = { unbound: RECURSOR, 'Knot Resolver': SECOND_RECURSOR };
 const START_TIMEOUT_MS = 20_000;
 
 const TYPES = [
@@ -80,24 +81,29 @@ try {
   const anchors = new TrustAnchors(
     parseAnchors(readFileSync(join(folder, 'root.anchor'), 'utf8'), 'root.anchor'),
   );
-  const resolvers = [resolverFor({ ...RECURSOR, protocol: 'plain' }, DIRECT)];
   const clock = (): number => Math.floor(Date.now() / 1000);
   const random = new SeededRandom(seed);
-  let validator = new Validator({ resolvers, anchors, clock });
+  const newValidators = (): [string, Validator][] =>
+    Object.entries(UPSTREAMS).map(([name, address]) => {
+      const resolvers = [resolverFor({ ...address, protocol: 'plain' }, DIRECT)];
+      return [name, new Validator({ resolvers, anchors, clock })];
+    });
+  let validators = newValidators();
   const states: Record<string, number> = {};
   for (let round = 0; round < rounds; round += 1) {
     // Often with nothing known, else with what earlier questions left.
-    if (round % 20 === 0) validator = new Validator({ resolvers, anchors, clock });
+    if (round % 20 === 0) validators = newValidators();
     const { name, type } = randomQuestion(random);
-    const [ours, theirs] = await Promise.all([
-      validator.resolve(name, type).then(outcome),
-      oracle(name, type),
-    ]);
-    states[ours.state] = (states[ours.state] ?? 0) + 1;
-    if (JSON.stringify({ ...ours, reason: '' }) !== JSON.stringify({ ...theirs, reason: '' })) {
-      process.stdout.write(
-        `${JSON.stringify({ round, question: `${name} ${typeName(type)}`, ours, theirs })}\n`,
-      );
+    const theirs = await oracle(name, type);
+    states[theirs.state] = (states[theirs.state] ?? 0) + 1;
+    for (const [through, validator] of validators) {
+      // An NSEC stands beside a CNAME (RFC 4034 section 3): unbound follows the alias all the same, Knot Resolver does not.
+      const isAlias = theirs.data.some((line) => line.includes(' CNAME '));
+      if (through !== 'unbound' && type === TYPE.NSEC && isAlias) continue;
+      const ours = outcome(await validator.resolve(name, type));
+      if (JSON.stringify({ ...ours, reason: '' }) === JSON.stringify(theirs)) continue;
+      const question = `${name} ${typeName(type)}`;
+      process.stdout.write(`${JSON.stringify({ round, question, through, ours, theirs })}\n`);
     }
   }
   process.stdout.write(`${JSON.stringify({ done: rounds, states })}\n`);
@@ -157,13 +163,16 @@ async function exchangeUdp(query: Buffer): Promise<Message> {
 
 async function waitForServers(): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT_MS;
-  for (const zone of ZONES.filter(({ fault }) => fault === undefined)) {
+  const sound = ZONES.filter(({ fault }) => fault === undefined);
+  for (const [zone, upstream] of sound.flatMap((one) =>
+    Object.values(UPSTREAMS).map((at) => [one, at] as const),
+  )) {
     for (;;) {
       const query = encodeQuery(
         zone.name === '.' ? DomainName.parse('.') : DomainName.parse(zone.name),
         TYPE.SOA,
       );
-      const answer = await udpUpstream(RECURSOR)
+      const answer = await udpUpstream(upstream)
         .exchange(query, { signal: AbortSignal.timeout(1_000) })
         .then(readMessage, () => undefined);
       if (answer?.rcode === 0 && answer.answer.length > 0) break;

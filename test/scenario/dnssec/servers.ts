@@ -3,9 +3,11 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SERVER_ADDRESSES, type ServerName, ZONES, type ZonePlan, zoneFile } from './zones.ts';
 
-/** Where the recursing resolvers listen: one that does not validate, and one that does and is our oracle. */
+/** Where the recursing resolvers listen: two that carry our questions, and one that validates and is our oracle. */
 export const RECURSOR = { address: '127.0.0.1', port: 5301 };
 export const ORACLE = { address: '127.0.0.1', port: 5302 };
+/** Knot Resolver, which validates too; asked with CD, as we ask, it passes on what does not validate. */
+export const SECOND_RECURSOR = { address: '127.0.0.1', port: 5303 };
 
 /** Starts authorities and resolvers, for a network namespace of their own; they end with it. */
 export function startServers(folder: string): ChildProcess[] {
@@ -16,6 +18,7 @@ export function startServers(folder: string): ChildProcess[] {
     startKnot(folder, zones('knot')),
     startUnbound(folder, 'recursor', RECURSOR.port, 'iterator'),
     startUnbound(folder, 'oracle', ORACLE.port, 'validator iterator'),
+    startKresd(folder),
   ];
 }
 
@@ -93,4 +96,25 @@ function startUnbound(folder: string, name: string, port: number, modules: strin
   ];
   writeFileSync(file, `server:\n ${options.join('\n ')}\nremote-control:\n control-enable: no\n`);
   return start('unbound', '-d', '-c', file);
+}
+
+function startKresd(folder: string): ChildProcess {
+  const directory = join(folder, 'kresd');
+  mkdirSync(directory);
+  const file = join(directory, 'kresd.conf');
+  const lines = [
+    `net.listen('${SECOND_RECURSOR.address}', ${SECOND_RECURSOR.port}, { kind = 'dns' })`,
+    'net.ipv6 = false',
+    `cache.open(20 * MB, 'lmdb://${directory}/cache')`,
+    "modules = { 'hints > iterate' }",
+    `hints.root({ ['ns.'] = '${SERVER_ADDRESSES.named}' })`,
+    "trust_anchors.remove('.')",
+    `trust_anchors.add_file('${folder}/root.anchor', true)`,
+    // Servers on loopback, and a test. that exists (RFC 6761 section 6.2 has resolvers deny it).
+    "option('ALLOW_LOCAL', true)",
+    "option('NO_MINIMIZE', true)",
+    'policy.special_names = {}',
+  ];
+  writeFileSync(file, `${lines.join('\n')}\n`);
+  return start('kresd', '-n', '-c', file, directory);
 }
