@@ -31,6 +31,10 @@ export class PartyProcess {
     });
   }
 
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
   /** Takes the next line of standard output. */
   line(): Promise<string> {
     return this.#until('the next result', () => this.#said.shift());
