@@ -109,7 +109,9 @@ export function assemble(
   const checkpointSettled = (): Promise<void> => checkpointer.settled();
   const writer = new BlockWriter({ ...base, reader, committer, checkpointSettled });
   const room = (): Promise<void> => writer.room();
-  const repacker = new Repacker({ ...base, frames, checkpointer, room, wrote: () => writer.wrote() });
+  const gatherBytes = Math.min(limits.segmentBytes, limits.dirtyBytes) / 4;
+  const spill = (): void => committer.spill();
+  const repacker = new Repacker({ ...base, frames, checkpointer, room, gatherBytes, spill });
   const anchoring = startAnchoring(options, limits, located, health, committer, waits);
   committer.anchorWith(anchoring);
   const anchoredPoint = (): CommitPoint => anchoring.anchored;

@@ -20,6 +20,8 @@ export class Reaper {
   readonly #health: Health;
   #due: Due[] = [];
   #running: Promise<void> | undefined;
+  /** The batch, or the wait, under way. */
+  #step: Promise<void> = Promise.resolve();
   deletedCount = 0;
 
   constructor(objects: VolumeObjects, environment: VolumeEnvironment, graceMs: number, health: Health) {
@@ -45,27 +47,29 @@ export class Reaper {
     if (this.#due.length > 0) this.#running ??= this.#run();
   }
 
-  /** Resolves when nothing waits, or nothing more can be done. */
+  /** Resolves when what waits now is deleted, or nothing more can be done. */
   async drained(): Promise<void> {
-    await this.#running;
+    const mine = new Set(this.#due);
+    while (this.#running !== undefined && this.#due.some((due) => mine.has(due))) await this.#step;
   }
 
   async #run(): Promise<void> {
-    const { clock } = this.#environment;
     while (this.#due.length > 0 && this.#health.state === 'serving') {
-      const first = this.#due[0];
-      const waitMs = (first?.dueMs ?? 0) - clock.nowMs();
-      if (waitMs > 0) {
-        await clock.sleep(waitMs);
-        continue;
-      }
-      const batch = this.#due.slice(0, PARALLEL_DELETES);
-      const done = await Promise.all(batch.map(({ object }) => this.#delete(object)));
-      const failed = batch.filter((_, index) => !done[index]);
-      this.#due = [...this.#due.slice(batch.length), ...failed];
-      if (failed.length === batch.length) await clock.sleep(this.#graceMs + 1000);
+      this.#step = this.#next();
+      await this.#step;
     }
     this.#running = undefined;
+  }
+
+  async #next(): Promise<void> {
+    const { clock } = this.#environment;
+    const waitMs = (this.#due[0]?.dueMs ?? 0) - clock.nowMs();
+    if (waitMs > 0) return clock.sleep(waitMs);
+    const batch = this.#due.slice(0, PARALLEL_DELETES);
+    const done = await Promise.all(batch.map(({ object }) => this.#delete(object)));
+    const failed = batch.filter((_, index) => !done[index]);
+    this.#due = [...this.#due.slice(batch.length), ...failed];
+    if (failed.length === batch.length) await clock.sleep(this.#graceMs + 1000);
   }
 
   async #delete(object: FreedObject): Promise<boolean> {

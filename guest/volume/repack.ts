@@ -21,8 +21,15 @@ export interface RepackerParts {
   readonly environment: VolumeEnvironment;
   /** Resolves when there may be room in memory again. */
   room(): Promise<void>;
-  /** Told when blocks were put back into memory, as after any write. */
-  wrote(): void;
+  /** What is gathered of sparse and small segments before it is written, as one segment where it can be. */
+  readonly gatherBytes: number;
+  spill(): void;
+}
+
+interface LiveBlock {
+  readonly block: number;
+  readonly place: number;
+  readonly bytes: Buffer;
 }
 
 /**
@@ -61,28 +68,39 @@ export class Repacker {
 
   async #run(): Promise<void> {
     const { checkpointer, health } = this.#parts;
+    const gathered: LiveBlock[] = [];
     for (const number of checkpointer.candidates) {
       if (health.state !== 'serving' || this.#isPaused) return;
       checkpointer.candidates.delete(number);
-      try {
-        await this.#repack(number);
-      } catch (error) {
-        // Repacking only saves space: what cannot be read here fails whoever reads it, and `check` names it.
-        if (!isPosternError(error)) throw error;
-        this.#parts.environment.log.warn(
-          { segment: number, code: error.code },
-          'a segment could not be repacked',
-        );
-      }
+      await this.#try(number, () => this.#gather(number, gathered));
+      if (this.#isEnough(gathered)) await this.#try(number, () => this.#rewrite(gathered.splice(0)));
+    }
+    await this.#try(0, () => this.#rewrite(gathered));
+  }
+
+  /** Repacking only saves space: what cannot be read here fails whoever reads it, and `check` names it. */
+  async #try(segment: number, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (!isPosternError(error)) throw error;
+      const fields = { segment, code: error.code };
+      this.#parts.environment.log.warn(fields, 'a segment could not be repacked');
     }
   }
 
-  async #repack(number: number): Promise<void> {
+  #isEnough(gathered: readonly LiveBlock[]): boolean {
+    return gathered.length * BLOCK_BYTES >= this.#parts.gatherBytes;
+  }
+
+  /** The segment's live blocks, as far as is known by now. */
+  async #gather(number: number, gathered: LiveBlock[]): Promise<void> {
     const { entry, spans } = await this.#parts.frames.directory(number);
     if (entry.kind === 'index') return this.#movePages(number, spans);
     this.repackedSegments += 1;
     for (let from = 0; from < spans.length; from += FRAMES_AT_ONCE) {
-      await this.#repackFrames(number, from, spans.slice(from, from + FRAMES_AT_ONCE));
+      await this.#gatherFrames(number, from, spans.slice(from, from + FRAMES_AT_ONCE), gathered);
+      if (this.#isEnough(gathered)) await this.#rewrite(gathered.splice(0));
     }
   }
 
@@ -96,7 +114,12 @@ export class Repacker {
     }
   }
 
-  async #repackFrames(number: number, from: number, spans: readonly FrameSpan[]): Promise<void> {
+  async #gatherFrames(
+    number: number,
+    from: number,
+    spans: readonly FrameSpan[],
+    gathered: LiveBlock[],
+  ): Promise<void> {
     const requests: FrameRequest[] = [];
     const live: {
       readonly block: number;
@@ -116,30 +139,36 @@ export class Repacker {
     const frames = await this.#parts.frames.read(requests);
     for (const { block, place, request, at } of live) {
       const bytes = frames[request]?.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
-      if (bytes !== undefined) await this.#rewrite(block, place, bytes);
+      if (bytes !== undefined) gathered.push({ block, place, bytes });
     }
   }
 
-  async #rewrite(block: number, place: number, bytes: Buffer): Promise<void> {
-    const { memory, index } = this.#parts;
-    for (;;) {
-      this.#parts.health.check();
-      if (memory.find(block) !== undefined) return;
-      const now = index.placeNow(block);
-      if (now === undefined) {
-        await index.places(block, 1);
-        continue;
+  /**
+   * Makes what was gathered dirty, all at once where memory allows, and spills it: small segments become one large one even
+   * while somebody flushes all the time.
+   */
+  async #rewrite(gathered: readonly LiveBlock[]): Promise<void> {
+    for (const live of gathered) {
+      for (let outcome = this.#putBack(live); outcome !== 'done'; outcome = this.#putBack(live)) {
+        if (outcome === 'unknown') await this.#parts.index.places(live.block, 1);
+        else await this.#parts.room();
       }
-      if (now !== place) return;
-      const slot = memory.slotFor(block);
-      if (slot === undefined) {
-        await this.#parts.room();
-        continue;
-      }
-      slot.set(bytes);
-      this.repackedBlocks += 1;
-      this.#parts.wrote();
-      return;
     }
+    if (gathered.length > 0) this.#parts.spill();
+  }
+
+  /** Nothing is awaited between the look and the write: a block that was written meanwhile is left as it is. */
+  #putBack({ block, place, bytes }: LiveBlock): 'done' | 'unknown' | 'full' {
+    const { memory, index, health } = this.#parts;
+    health.check();
+    if (memory.find(block) !== undefined) return 'done';
+    const now = index.placeNow(block);
+    if (now === undefined) return 'unknown';
+    if (now !== place) return 'done';
+    const slot = memory.slotFor(block);
+    if (slot === undefined) return 'full';
+    slot.set(bytes);
+    this.repackedBlocks += 1;
+    return 'done';
   }
 }

@@ -16,7 +16,11 @@ import type { FreedObject, NumberedSegment } from './record.ts';
 import { blockCount, locationSegment, type SegmentEntry } from './segment.ts';
 
 /** Segments that are remembered for repacking; those past it are found by the next sweep. */
-const CANDIDATES_MAX = 4096;
+const CANDIDATES_MAX = 16_384;
+/** New segments after which a checkpoint looks at the whole table, for the small ones that flushes leave behind. */
+const SWEEP_SEGMENTS = 32_768;
+/** A commit's own frames, when they are no more than 256 KiB, are better off together with others. */
+const SMALL_BLOCKS = 64;
 
 export interface TableFoldParts {
   readonly objects: VolumeObjects;
@@ -52,18 +56,24 @@ export interface TableWork {
 export class TableFold {
   readonly #parts: TableFoldParts;
   #needsSweep = false;
+  #isSweeping = false;
+  #sweptTo: number;
   readonly candidates = new Set<number>();
 
   constructor(parts: TableFoldParts) {
     this.#parts = parts;
+    this.#sweptTo = parts.sealer.nextSegment;
   }
 
   /** Writes the table's next version, and adds to `work.freed` what nothing needs any more. */
   async run(work: TableWork): Promise<WrittenTree> {
     const { added, live, freed } = work;
     const own = new Map(this.#parts.index.base.tableSegments);
-    const sweep = this.#needsSweep || work.sweep;
+    const { nextSegment } = this.#parts.sealer;
+    const sweep = this.#needsSweep || work.sweep || nextSegment - this.#sweptTo >= SWEEP_SEGMENTS;
     this.#needsSweep = false;
+    this.#isSweeping = sweep;
+    if (sweep) this.#sweptTo = nextSegment;
     const decide = this.#decision(work);
     const moved = await this.#sparseTablePages(own);
     const numbers = [...live.changes.keys(), ...added.keys()];
@@ -125,8 +135,14 @@ export class TableFold {
         return undefined;
       }
       const isSparse = entry.liveBlocks < limits.repackBelow * blockCount(entry);
+      const isSmall = this.#isSweeping && entry.kind === 'inline' && blockCount(entry) <= SMALL_BLOCKS;
       const isOld = entry.generation < sealer.generation;
-      if ((isSparse || isOld) && entry.liveBlocks > 0 && !isPinned && this.candidates.size < CANDIDATES_MAX) {
+      if (
+        (isSparse || isOld || isSmall) &&
+        entry.liveBlocks > 0 &&
+        !isPinned &&
+        this.candidates.size < CANDIDATES_MAX
+      ) {
         this.candidates.add(number);
       }
       return entry;

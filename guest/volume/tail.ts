@@ -1,4 +1,5 @@
 import { PosternError } from '../../shared/errors.ts';
+import type { ObjectPage } from '../../shared/objects/store.ts';
 import {
   COMMIT_HEADER_BYTES,
   type CommitHeader,
@@ -111,7 +112,9 @@ export class CommitReader {
         : await this.open(checkpointEpoch, checkpointSeq).catch(() => undefined);
     const coversSeq = carrier?.record.checkpoint?.coversSeq ?? checkpointSeq;
     const atOnce = new Semaphore(PARALLEL_GETS);
-    for (const { epoch, seq, name } of await this.#listed(head.point.epoch)) {
+    // The commit that is covered last is of the carrier's own epoch, so that the tail begins right after its name.
+    const after = commitName(checkpointEpoch, coversSeq);
+    for (const { epoch, seq, name } of await this.#listed(after, head.point.epoch)) {
       if (seq <= coversSeq || seq >= head.point.seq) continue;
       // What a LIST says proves nothing: an object that does not open is left to the walk, should it need it.
       const opened = atOnce.run(() => this.#read(epoch, seq)).catch(() => undefined);
@@ -123,11 +126,13 @@ export class CommitReader {
     this.#sizes.clear();
   }
 
-  async #listed(lastEpoch: number): Promise<{ epoch: number; seq: number; name: string }[]> {
+  async #listed(start: string, lastEpoch: number): Promise<{ epoch: number; seq: number; name: string }[]> {
     const found: { epoch: number; seq: number; name: string }[] = [];
-    let after: string | undefined;
+    let after: string | undefined = start;
     for (let pages = 0; pages < LIST_PAGES; pages += 1) {
-      const page = await this.#objects.list(COMMIT_PREFIX, after).catch(() => undefined);
+      const page: ObjectPage | undefined = await this.#objects
+        .list(COMMIT_PREFIX, after)
+        .catch(() => undefined);
       for (const { key: name, sizeBytes } of page?.objects ?? []) {
         const commit = parseCommitName(name);
         if (commit === undefined || commit.epoch > lastEpoch) continue;

@@ -204,3 +204,39 @@ test('mode lazy answers before the anchor does, and never owes it more than it s
     await volume.detach();
   });
 });
+
+test('what many small flushes leave behind becomes few objects', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(SIZE));
+    const volume = await attachVolume(world.access());
+    for (let at = 0; at < 300; at += 1) {
+      await volume.write(at * BLOCK_BYTES, block(`small ${at} `), NO);
+      await volume.flush();
+    }
+    const before = world.objects.keys().length;
+    // Somebody goes on flushing meanwhile, one block at a time.
+    let isOver = false;
+    const busy = (async () => {
+      while (!isOver) {
+        await volume.write(SIZE - BLOCK_BYTES, block('busy'), NO);
+        await volume.flush();
+        await world.clock.sleep(40);
+      }
+    })();
+    await collectGarbage(volume, { dryRun: false });
+    isOver = true;
+    await busy;
+    await volume.parts.checkpointer.request();
+    await volume.parts.reaper.drained();
+    await volume.detach();
+    const left = world.objects.keys().length;
+    assert.ok(before > 300 && left < 100, `${before} objects, then ${left}`);
+    const again = await attachVolume(world.access());
+    for (let at = 0; at < 300; at += 1) {
+      assert.deepEqual(await again.read(at * BLOCK_BYTES, BLOCK_BYTES), block(`small ${at} `));
+    }
+    await again.detach();
+    assert.deepEqual((await checkVolume(await inspectVolume(world.access()))).problems, []);
+  });
+});
