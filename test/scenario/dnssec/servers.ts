@@ -10,12 +10,22 @@ export const ORACLE = { address: '127.0.0.1', port: 5302 };
 export const SECOND_RECURSOR = { address: '127.0.0.1', port: 5303 };
 
 /** Starts authorities and resolvers, for a network namespace of their own; they end with it. */
-export function startServers(folder: string): ChildProcess[] {
-  const zones = (server: ServerName): ZonePlan[] => ZONES.filter((zone) => zone.server === server);
+export function startServers(folder: string, served: readonly ZonePlan[] = ZONES): ChildProcess[] {
+  return [...startAuthorities(folder, served), ...startResolvers(folder)];
+}
+
+/** They read their zones again at a SIGHUP. */
+export function startAuthorities(folder: string, served: readonly ZonePlan[]): ChildProcess[] {
+  const zones = (server: ServerName): ZonePlan[] => served.filter((zone) => zone.server === server);
   return [
     startNamed(folder, zones('named')),
     startNsd(folder, zones('nsd')),
     startKnot(folder, zones('knot')),
+  ];
+}
+
+export function startResolvers(folder: string): ChildProcess[] {
+  return [
     startUnbound(folder, 'recursor', RECURSOR.port, 'iterator'),
     startUnbound(folder, 'oracle', ORACLE.port, 'validator iterator'),
     startKresd(folder),
@@ -106,6 +116,8 @@ function startKresd(folder: string): ChildProcess {
     `net.listen('${SECOND_RECURSOR.address}', ${SECOND_RECURSOR.port}, { kind = 'dns' })`,
     'net.ipv6 = false',
     `cache.open(20 * MB, 'lmdb://${directory}/cache')`,
+    // Like unbound, it keeps nothing longer than its TTL says.
+    'cache.min_ttl(0)',
     "modules = { 'hints > iterate' }",
     `hints.root({ ['ns.'] = '${SERVER_ADDRESSES.named}' })`,
     "trust_anchors.remove('.')",
