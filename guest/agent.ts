@@ -8,11 +8,13 @@ import type { Listener } from '../shared/transport/transport.ts';
 import { CAPABILITIES } from '../shared/wire/control.ts';
 import { Audit } from './audit.ts';
 import type { GuestConfig } from './config/load.ts';
+import { Disks } from './disk/disks.ts';
 import { FlowTable } from './flow/flow-table.ts';
 import { Gate } from './flow/gate.ts';
 import { FlowOpener } from './flow/opener.ts';
 import type { Tunnel } from './flow/tunnel.ts';
 import { InboundServer } from './inbound/server.ts';
+import { relayOverSession } from './objects/session-relay.ts';
 import { createHttpProxy } from './proxy/http-server.ts';
 import { formatLoopback, type LoopbackAddress, listenLoopback } from './proxy/loopback.ts';
 import { createSocksServer } from './proxy/socks5-server.ts';
@@ -36,6 +38,8 @@ export interface AgentOptions {
   readonly reapedCount?: () => number;
   /** Epoch seconds, from a clock that the guest trusts; by default the system's. */
   readonly clock?: () => number;
+  /** Where keys of kind `env` are looked up. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
 }
 
 /** The agent: proxies on loopback, one session with the parent, flows between them. */
@@ -45,6 +49,7 @@ export class Agent {
   readonly #options: AgentOptions;
   readonly #policy: CompiledPolicy;
   readonly #table = new FlowTable();
+  readonly #disks: Disks;
   readonly #startedAt = new Date();
   readonly #retryLimiter = new LogRateLimiter();
   readonly #closers: (() => void | Promise<void>)[] = [];
@@ -59,15 +64,17 @@ export class Agent {
     this.#policy = compilePolicy(config.policy);
     this.audit = new Audit(options.logger);
     const inbound = config.policy.ingress.length === 0 ? 0 : CAPABILITIES.inbound;
+    const objects = Object.keys(config.volumes).length === 0 ? 0 : CAPABILITIES.objects;
     this.session = new SessionClient({
       parent: config.parent,
       key,
-      capabilities: CAPABILITIES.tcp | inbound,
+      capabilities: CAPABILITIES.tcp | inbound | objects,
       agent: name,
       onState: (state) => this.#logState(state),
       onLost: (reason) => this.#lost(reason),
       onReset: (flowId) => this.#table.reset(flowId),
     });
+    this.#disks = this.#createDisks();
   }
 
   /** Where the proxies listen; after `listen`. */
@@ -89,6 +96,16 @@ export class Agent {
     this.session.start();
   }
 
+  /**
+   * Attaches the volumes of the configuration, once the session is up within `timeoutMs`.
+   * @throws PosternError ERR_SESSION_LOST, ERR_VOLUME_*, ERR_ANCHOR_*, ERR_STORE_*, ERR_NBD_*
+   */
+  async attachVolumes(timeoutMs: number): Promise<void> {
+    if (Object.keys(this.#options.config.volumes).length === 0) return;
+    await this.session.ready(timeoutMs);
+    await this.#disks.attach();
+  }
+
   /** Takes no new flows, gives those that live up to `drainMs` to end, and says goodbye. */
   async close(drainMs = DRAIN_TIMEOUT_MS): Promise<void> {
     this.#closing = true;
@@ -98,6 +115,7 @@ export class Agent {
     this.#names?.close();
     await this.#table.drained(drainMs);
     this.#table.abortAll();
+    await this.#disks.close();
     await this.session.close();
   }
 
@@ -107,6 +125,7 @@ export class Agent {
       parent: formatTransportAddress(this.#options.config.parent),
       session: this.session.state,
       listeners: this.#listeners,
+      volumes: this.#disks.reports,
       table: this.#table,
       audit: this.audit,
       reapedCount: this.#options.reapedCount?.() ?? 0,
@@ -133,6 +152,13 @@ export class Agent {
     this.#closers.push(() => void status.close());
     this.#listeners['status'] = config.statusSocket;
     this.audit.event('info', 'agent.up', 'agent listening', { listeners: this.#listeners });
+  }
+
+  #createDisks(): Disks {
+    const { config, logger, environment = {} } = this.#options;
+    const takeFlowId = (): number => this.#table.takeId();
+    const relay = relayOverSession({ parent: config.parent, session: this.session, takeFlowId });
+    return new Disks({ volumes: config.volumes, relay, audit: this.audit, logger, environment });
   }
 
   #gate(): Gate {
@@ -189,6 +215,7 @@ export class Agent {
     if (!this.#closing)
       this.audit.event('warn', 'session.lost', `session lost: ${reason.message}`, { flows });
     this.#table.abortAll();
+    this.#disks.sessionLost();
   }
 
   #logState(state: SessionState): void {

@@ -4,6 +4,7 @@ import { isPosternError, PosternError } from '../shared/errors.ts';
 import { createLogger } from '../shared/log.ts';
 import { Agent } from './agent.ts';
 import { type GuestConfig, loadGuestConfig } from './config/load.ts';
+import { withoutKeys } from './disk/disks.ts';
 import { loadSessionKey } from './session/key.ts';
 import { formatReport } from './status/report.ts';
 import { askStatus } from './status/socket.ts';
@@ -88,11 +89,16 @@ async function run(words: readonly string[], { config: file, check }: RunOptions
     logger,
     name: 'postern-guest',
     reapedCount: () => reaper?.reapedCount ?? 0,
+    environment: process.env,
   });
   const stopped = stopSignal();
   await agent.start();
   try {
-    if (words.length === 0) await stopped;
+    const attached = agent.attachVolumes(config.workload.gateTimeoutSeconds * 1000);
+    if ((await Promise.race([attached.then(() => 'attached'), stopped])) !== 'attached') {
+      attached.catch(() => {});
+      if (words.length > 0) process.exitCode = EXIT.failed;
+    } else if (words.length === 0) await stopped;
     else {
       if (!config.workload.allowPrivilegeGain) calls.forbidPrivilegeGain();
       process.exitCode = await superviseWorkload(agent, config, words, stopped);
@@ -128,7 +134,7 @@ async function superviseWorkload(
     command: words,
     config: config.workload,
     proxies: agent.proxies,
-    environment: process.env,
+    environment: withoutKeys(process.env, config.volumes),
     audit: agent.audit,
   });
 }

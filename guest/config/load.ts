@@ -7,6 +7,7 @@ import { readConfig, readText } from '../../shared/config/load.ts';
 import { isPosternError, PosternError, type Problem } from '../../shared/errors.ts';
 import { readPolicy } from '../../shared/policy/policy.ts';
 import type { Policy } from '../../shared/policy/types.ts';
+import { volumeProblems } from '../disk/config.ts';
 import { parseAnchors, type TrustAnchor } from '../dns/anchors.ts';
 import { ROOT_ANCHORS } from '../dns/root-anchor.ts';
 import { type GuestFile, guestSchema } from './schema.ts';
@@ -117,7 +118,7 @@ async function readCertificates(path: string | undefined): Promise<string | unde
 }
 
 function crossProblems(config: GuestFile, policy: Policy): Problem[] {
-  const problems: Problem[] = [];
+  const problems: Problem[] = volumeProblems(config.volumes);
   const need = (path: string, expected: string): void => {
     problems.push({ path, expected, found: 'nothing' });
   };

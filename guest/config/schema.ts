@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import { isPosternError } from '../../shared/errors.ts';
 import { policySchema } from '../../shared/policy/policy.ts';
 import { parseTransportAddress } from '../../shared/transport/address.ts';
+import { volumesSchema } from '../disk/config.ts';
 import { parseLoopback } from '../proxy/loopback.ts';
 import { leases, resolverAddress, zoneName } from './resolver-fields.ts';
 
@@ -94,6 +95,7 @@ export const guestSchema = v.strictObject({
     [],
   ),
   leases: v.optional(leases, {}),
+  volumes: v.optional(volumesSchema, {}),
   workload: v.optional(workload, {}),
   log: v.optional(
     v.strictObject({

@@ -79,6 +79,20 @@ export async function attach(
   }
 }
 
+/**
+ * Takes /dev/nbdN away from whoever connected it: for one whose process is gone, which the kernel keeps until it is told.
+ * @throws PosternError ERR_NBD_*
+ */
+export async function disconnect(index: number): Promise<void> {
+  const family = await nbdFamily();
+  await command(
+    family,
+    COMMAND.DISCONNECT,
+    [u32Attribute(ATTRIBUTE.INDEX, index)],
+    `detach /dev/nbd${index}`,
+  );
+}
+
 function attachment(family: number, index: number, device: BlockDevice, detached: Promise<void>): Attachment {
   const indexAttribute = u32Attribute(ATTRIBUTE.INDEX, index);
   return {

@@ -1,4 +1,5 @@
 import type { Audit } from '../audit.ts';
+import type { DiskReport } from '../disk/disk.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
 import { formatNames, type NamesReport } from '../resolve/report.ts';
 import type { SessionState } from '../session/client.ts';
@@ -24,6 +25,7 @@ export interface StatusReport {
   readonly parent: string;
   readonly session: SessionState;
   readonly listeners: Readonly<Record<string, string>>;
+  readonly volumes: readonly DiskReport[];
   readonly flows: { readonly count: number; readonly shown: readonly FlowReport[] };
   readonly totals: Audit['totals'];
   /** How often each reason code came up. */
@@ -38,6 +40,7 @@ export interface ReportSources {
   readonly parent: string;
   readonly session: SessionState;
   readonly listeners: Readonly<Record<string, string>>;
+  readonly volumes: readonly DiskReport[];
   readonly table: FlowTable;
   readonly audit: Audit;
   readonly reapedCount: number;
@@ -45,7 +48,7 @@ export interface ReportSources {
 }
 
 export function buildReport(sources: ReportSources): StatusReport {
-  const { startedAt, parent, session, listeners, table, audit, reapedCount } = sources;
+  const { startedAt, parent, session, listeners, volumes, table, audit, reapedCount } = sources;
   const shown: FlowReport[] = [];
   for (const { flowId, labels, sentBytes, receivedBytes, startedAt: since } of table.values()) {
     if (shown.length === REPORT_FLOWS_MAX) break;
@@ -69,6 +72,7 @@ export function buildReport(sources: ReportSources): StatusReport {
     parent,
     session,
     listeners,
+    volumes,
     flows: { count: table.count, shown },
     totals: { ...audit.totals },
     refusals: Object.fromEntries(audit.refusedBy),
@@ -86,6 +90,12 @@ export function formatReport(report: StatusReport): string {
     `flows      ${flows.count} live, ${totals.opened} opened, ${totals.failed} failed, ${totals.refused} refused`,
     `bytes      ${totals.sentBytes} out, ${totals.receivedBytes} in (of closed flows)`,
   ];
+  for (const { name, state, sizeBytes, socket, device, reason } of report.volumes) {
+    const where = [socket, device].filter((place) => place !== undefined).join(', ');
+    lines.push(
+      `volume     ${name}: ${state}, ${sizeBytes} bytes at ${where}${reason === undefined ? '' : `; ${reason}`}`,
+    );
+  }
   for (const flow of flows.shown) {
     const who = flow.client === undefined ? '' : ` from ${flow.client}`;
     lines.push(
