@@ -7,9 +7,9 @@ import { NbdServer } from '../nbd/server.ts';
 import { attachVolume } from '../volume/attach.ts';
 import type { VolumeAccess } from '../volume/create.ts';
 import type { Volume } from '../volume/engine.ts';
-import type { FlushMode } from '../volume/header.ts';
 import type { VolumeConfig } from './config.ts';
 import { attachDevice, mountsOf } from './device.ts';
+import { assertMode } from './mode.ts';
 
 /** For requests that clients have under way when the disk goes away. */
 const GRACE_MS = 2_000;
@@ -158,22 +158,6 @@ function withAdvice(error: unknown, name: string): unknown {
   if (!isPosternError(error, 'ERR_VOLUME_IN_USE')) return error;
   const text = `volume ${name} was not detached: another instance has it, or its last one crashed. volumes.${name}.takeover: true attaches it all the same and shuts the other out`;
   return new PosternError('ERR_VOLUME_IN_USE', text, { cause: error });
-}
-
-/**
- * The configuration is measured, the header only sealed: a host that shows an older volume of this name must not get a weaker
- * promise accepted with it.
- */
-function assertMode(name: string, found: FlushMode, wanted: FlushMode): void {
-  if (describeMode(found) === describeMode(wanted)) return;
-  throw new PosternError(
-    'ERR_CONFIG_INVALID',
-    `volumes.${name}.mode: expected ${describeMode(found)}, as the volume was created, found ${describeMode(wanted)}`,
-  );
-}
-
-export function describeMode(mode: FlushMode): string {
-  return mode.kind === 'lazy' ? `lazy (${mode.maxMs} ms, ${mode.maxCommits} commits)` : mode.kind;
 }
 
 function wait(ms: number): Promise<void> {

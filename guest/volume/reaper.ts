@@ -18,6 +18,8 @@ export class Reaper {
   readonly #environment: VolumeEnvironment;
   readonly #graceMs: number;
   readonly #health: Health;
+  /** Aborted when the volume ends: nobody is to wait for a grace period that nothing comes after. */
+  readonly #ended = new AbortController();
   #due: Due[] = [];
   #running: Promise<void> | undefined;
   /** The batch, or the wait, under way. */
@@ -29,6 +31,7 @@ export class Reaper {
     this.#environment = environment;
     this.#graceMs = graceMs;
     this.#health = health;
+    health.onFailure(() => this.#ended.abort());
   }
 
   /** Freed and not deleted yet: every checkpoint names these again. */
@@ -64,12 +67,12 @@ export class Reaper {
   async #next(): Promise<void> {
     const { clock } = this.#environment;
     const waitMs = (this.#due[0]?.dueMs ?? 0) - clock.nowMs();
-    if (waitMs > 0) return clock.sleep(waitMs);
+    if (waitMs > 0) return clock.sleep(waitMs, this.#ended.signal);
     const batch = this.#due.slice(0, PARALLEL_DELETES);
     const done = await Promise.all(batch.map(({ object }) => this.#delete(object)));
     const failed = batch.filter((_, index) => !done[index]);
     this.#due = [...this.#due.slice(batch.length), ...failed];
-    if (failed.length === batch.length) await clock.sleep(this.#graceMs + 1000);
+    if (failed.length === batch.length) await clock.sleep(this.#graceMs + 1000, this.#ended.signal);
   }
 
   async #delete(object: FreedObject): Promise<boolean> {

@@ -60,6 +60,14 @@ export class PartyProcess {
     clearTimeout(timer);
   }
 
+  /** As a power cut ends it. */
+  async kill(): Promise<void> {
+    if (this.#ended()) return;
+    const gone = once(this.#child, 'exit');
+    this.#child.kill('SIGKILL');
+    await gone;
+  }
+
   #ended(): boolean {
     return this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined;
   }

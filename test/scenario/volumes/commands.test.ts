@@ -1,0 +1,209 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { VolumeStatus } from '../../../guest/disk/command/status.ts';
+import type { PartyProcess } from '../../../shared/demo/party.ts';
+import { DiskClient } from './client.ts';
+import { type Ran, VolumeWorld } from './world.ts';
+
+const MIB = 1024 * 1024;
+
+describe('a volume, from its creation to its deletion', () => {
+  let world: VolumeWorld;
+  let parent: PartyProcess;
+  const first = randomBytes(3 * MIB);
+  const second = randomBytes(MIB);
+
+  before(async () => {
+    world = await VolumeWorld.make();
+    parent = await world.startParent();
+  });
+  after(() => world.remove());
+
+  async function done(...args: string[]): Promise<Ran> {
+    const ran = await world.volume(...args);
+    assert.equal(ran.code, 0, ran.stderr);
+    return ran;
+  }
+  async function status(): Promise<VolumeStatus> {
+    return JSON.parse((await done('status', 'data', '--json')).stdout);
+  }
+
+  test('an agent does not attach what nobody created, and says how to', async () => {
+    const ran = await world.run('guest', '--config', world.path('guest.yaml'));
+    assert.equal(ran.code, 1);
+    assert.match(ran.stderr, /ERR_VOLUME_NOT_FOUND/);
+    assert.match(ran.stderr, /postern volume create data/);
+    assert.match((await done('list')).stdout, /^data +not-created/);
+  });
+
+  test('it is created once, and only once', async () => {
+    const { stdout } = await done('create', 'data', '--size', '64MiB');
+    assert.match(stdout, /created volume data, 64 MiB, mode strict/);
+    const again = await world.volume('create', 'data', '--size', '64MiB');
+    assert.equal(again.code, 1);
+    assert.match(again.stderr, /ERR_VOLUME_EXISTS/);
+    const { sizeBytes, detached, head } = await status();
+    assert.deepEqual([sizeBytes, detached, head.seq], [64 * MIB, true, 0]);
+  });
+
+  test('bad input is told as such', async () => {
+    for (const args of [
+      ['create', 'data', '--size', 'much'],
+      ['status', 'other'],
+      ['delete', 'data'],
+    ]) {
+      const ran = await world.volume(...args);
+      assert.equal(ran.code, 2, ran.stderr);
+    }
+    const { code, stderr } = await world.run('volume', 'status', 'data');
+    assert.equal(code, 2);
+    assert.match(stderr, /expected --config FILE/);
+  });
+
+  test('the agent serves it, and gives it up when it stops', async () => {
+    const guest = await world.startGuest();
+    const disk = await DiskClient.connect(world.nbdSocket, 'data');
+    assert.equal(disk.sizeBytes, 64 * MIB);
+    await disk.write(12345, first);
+    await disk.flush();
+    assert.match((await done('list')).stdout, /^data +64 MiB +in-use/);
+    const report = await world.run('guest', 'status', '--config', world.path('guest.yaml'));
+    assert.match(report.stdout, /volume +data: serving, 67108864 bytes at .*data\.nbd/);
+    const refused = await world.volume('snapshot', 'data', 'early');
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /ERR_VOLUME_IN_USE[\s\S]*stop that first/);
+    assert.deepEqual(await disk.read(12345, first.length), first);
+    disk.close();
+    await guest.stop();
+    assert.equal((await status()).detached, true);
+  });
+
+  test('what the parent keeps is noise', async () => {
+    const stored = await everything(world.path('objects'));
+    assert.ok(stored.length >= first.length);
+    for (const secret of [first.subarray(MIB, MIB + 32), Buffer.from('5a'.repeat(32))]) {
+      assert.equal(stored.indexOf(secret), -1);
+    }
+  });
+
+  test('snapshots, restores, growth', async () => {
+    await done('snapshot', 'data', 'first');
+    const guest = await world.startGuest();
+    const disk = await DiskClient.connect(world.nbdSocket);
+    await disk.write(0, second);
+    await disk.flush();
+    disk.close();
+    await guest.stop();
+    const twice = await world.volume('snapshot', 'data', 'first');
+    assert.match(twice.stderr, /ERR_VOLUME_SNAPSHOT/);
+    assert.equal((await status()).detached, true, 'a failed command gives the volume up as well');
+    assert.match((await done('restore', 'data', 'first', '--dry-run')).stdout, /would be as snapshot first/);
+    assert.deepEqual(await contents(0, MIB), second);
+    assert.match((await done('restore', 'data', 'first')).stdout, /is as snapshot first/);
+    assert.deepEqual(await contents(12345, first.length), first);
+    await done('resize', 'data', '--size', '80MiB');
+    const { sizeBytes, snapshots } = await status();
+    assert.equal(sizeBytes, 80 * MIB);
+    assert.deepEqual(
+      snapshots.map(({ name }) => name),
+      ['first'],
+    );
+    const smaller = await world.volume('resize', 'data', '--size', '64MiB');
+    assert.match(smaller.stderr, /ERR_VOLUME_RANGE/);
+    await done('snapshot', 'data', 'first', '--delete');
+    assert.deepEqual((await status()).snapshots, []);
+  });
+
+  test('new keys, collection, check', async () => {
+    const { stdout } = await done('rekey', 'data', '--json');
+    assert.deepEqual(JSON.parse(stdout), { version: 1, volume: 'data', generation: 2, isDrained: true });
+    assert.deepEqual((await status()).keyGenerations, [2, 2]);
+    assert.equal(JSON.parse((await done('gc', 'data', '--dry-run', '--json')).stdout).dryRun, true);
+    const checked = JSON.parse((await done('check', 'data', '--json')).stdout);
+    assert.deepEqual([checked.problemCount, checked.detached], [0, true]);
+    assert.deepEqual(await contents(12345, first.length), first);
+  });
+
+  test('a killed agent loses nothing; whoever comes next says that it takes over', async () => {
+    const guest = await world.startGuest();
+    const disk = await DiskClient.connect(world.nbdSocket);
+    await disk.write(7, second);
+    await disk.flush();
+    await guest.kill();
+    const refused = await world.run('guest', '--config', world.path('guest.yaml'));
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /ERR_VOLUME_IN_USE[\s\S]*volumes\.data\.takeover: true/);
+    await world.configure({ takeover: true });
+    assert.deepEqual(await contents(7, MIB), second);
+    await world.configure();
+  });
+
+  test('a takeover shuts the agent out, which says so and serves no more', async () => {
+    const guest = await world.startGuest();
+    const disk = await DiskClient.connect(world.nbdSocket);
+    await done('snapshot', 'data', 'late', '--takeover');
+    await assert.rejects(disk.write(0, second).then(() => disk.flush()));
+    const line = await guest.logged('an eviction', (found) =>
+      found.includes('"volume.evicted"') ? found : undefined,
+    );
+    assert.match(line, /"state":"fenced".*ERR_VOLUME_FENCED/);
+    await assert.rejects(DiskClient.connect(world.nbdSocket, 'data'));
+    await guest.stop();
+  });
+
+  test('an outage of the parent is waited out', async () => {
+    const guest = await world.startGuest();
+    const disk = await DiskClient.connect(world.nbdSocket);
+    await disk.write(0, first);
+    await parent.kill();
+    const flushed = disk.flush();
+    parent = await world.startParent();
+    await flushed;
+    await disk.write(MIB, second);
+    await disk.flush();
+    disk.close();
+    await guest.stop();
+    assert.equal((await status()).detached, true);
+    assert.deepEqual(await contents(MIB, MIB), second);
+  });
+
+  test('another mode in the configuration than the volume was made with is refused', async () => {
+    await world.configure({ mode: 'none', anchor: undefined });
+    const ran = await world.run('guest', '--config', world.path('guest.yaml'));
+    assert.notEqual(ran.code, 0);
+    assert.match(ran.stderr, /ERR_ANCHOR_UNKNOWN|volumes\.data\.mode/);
+    await world.configure({ mode: { lazy: { maxMs: 10, maxCommits: 2 } } });
+    const lazy = await world.run('guest', '--config', world.path('guest.yaml'));
+    assert.equal(lazy.code, 2);
+    assert.match(lazy.stderr, /volumes\.data\.mode: expected strict.*found lazy/);
+    await world.configure();
+    assert.equal((await status()).detached, true);
+  });
+
+  test('deletion says what it would delete, then deletes', async () => {
+    assert.match((await done('delete', 'data', '--dry-run')).stdout, /would delete \d+ objects/);
+    assert.notEqual((await everything(world.path('objects'))).length, 0);
+    assert.match((await done('delete', 'data', '--yes')).stdout, /deleted \d+ objects/);
+    assert.equal((await everything(world.path('objects'))).length, 0);
+    const gone = await world.volume('delete', 'data', '--yes', '--force');
+    assert.match(gone.stderr, /ERR_VOLUME_NOT_FOUND/);
+  });
+
+  async function contents(offset: number, length: number): Promise<Buffer> {
+    const guest = await world.startGuest();
+    const disk = await DiskClient.connect(world.nbdSocket);
+    const found = await disk.read(offset, length);
+    disk.close();
+    await guest.stop();
+    return found;
+  }
+});
+
+async function everything(folder: string): Promise<Buffer> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile());
+  return Buffer.concat(await Promise.all(files.map((file) => readFile(join(file.parentPath, file.name)))));
+}
