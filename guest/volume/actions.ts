@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { EXIT } from '../../shared/cli/exit.ts';
-import { readConfig } from '../../shared/config/load.ts';
 import { PosternError } from '../../shared/errors.ts';
 import { createLogger } from '../../shared/log.ts';
+import { assertMode } from '../disk/mode.ts';
 import { attachVolume } from './attach.ts';
 import { checkVolume } from './check.ts';
-import { parseSize, type VolumeConfig, volumesSchema } from './config.ts';
+import { parseSize } from './config.ts';
+import { type ConfiguredVolume, readVolumes } from './configured.ts';
 import { createVolume, type VolumeAccess } from './create.ts';
 import { deleteVolume } from './delete.ts';
 import type { Volume } from './engine.ts';
@@ -39,6 +40,8 @@ interface Call {
   readonly options: Options;
   /** What stands behind the volume's name. */
   readonly argument: string;
+  /** The mode that the guest's configuration asks for. */
+  readonly mode: FlushMode | undefined;
 }
 
 /** What an action found: for machines, and in words. */
@@ -57,7 +60,7 @@ export function withVolume(context: CommandContext, environment: Environment) {
     async (name: string, ...rest: unknown[]): Promise<void> => {
       const options = rest.at(-2) as Options;
       const argument = typeof rest[0] === 'string' ? rest[0] : '';
-      const { volumes } = await readConfig(options.config, volumesSchema);
+      const volumes = await readVolumes(options.config);
       const config = volumes.find((volume) => volume.name === name);
       if (config === undefined) {
         const known = volumes.map((volume) => volume.name).join(', ');
@@ -69,18 +72,21 @@ export function withVolume(context: CommandContext, environment: Environment) {
       const opened = await openAccess(config, { ...context, environment, log: createLogger('volume') });
       try {
         // A command has no readers besides itself that a deleted object could be pulled away from.
-        const access = { ...opened.access, limits: { ...DEFAULT_LIMITS, deleteGraceMs: 0 } };
-        const result = await action({ access, options, argument });
+        const access = {
+          ...opened.access,
+          limits: { ...DEFAULT_LIMITS, ...config.limits, deleteGraceMs: 0 },
+        };
+        const result = await action({ access, options, argument, mode: config.mode });
         print(result, options);
       } finally {
-        opened.close();
+        await opened.close();
       }
     };
 }
 
 export function list(context: CommandContext, environment: Environment) {
   return async (options: Options): Promise<void> => {
-    const { volumes } = await readConfig(options.config, volumesSchema);
+    const volumes = await readVolumes(options.config);
     const rows = [];
     for (const config of volumes) rows.push(await listed(config, context, environment));
     const text = rows.map(({ name, state }) => `${name}\t${state}`).join('\n');
@@ -88,7 +94,7 @@ export function list(context: CommandContext, environment: Environment) {
   };
 }
 
-async function listed(config: VolumeConfig, context: CommandContext, environment: Environment) {
+async function listed(config: ConfiguredVolume, context: CommandContext, environment: Environment) {
   const { name } = config;
   const opened = await openAccess(config, { ...context, environment, log: createLogger('volume') });
   try {
@@ -102,12 +108,14 @@ async function listed(config: VolumeConfig, context: CommandContext, environment
       state: error.code === 'ERR_VOLUME_NOT_FOUND' ? 'does not exist' : `${error.code}: ${error.message}`,
     };
   } finally {
-    opened.close();
+    await opened.close();
   }
 }
 
-export const create: Action = async ({ access, options }) => {
-  const { size: sizeBytes = 0, mode = { kind: 'strict' }, ownerKey } = options;
+export const create: Action = async ({ access, options, mode: configured }) => {
+  const { size: sizeBytes = 0, ownerKey } = options;
+  const mode = options.mode ?? configured ?? { kind: 'strict' };
+  if (configured !== undefined) assertMode(access.name, mode, configured);
   const header = await createVolume({ ...access, sizeBytes, mode, ...(ownerKey ? { ownerKey } : {}) });
   const volumeId = header.volumeId.toString('hex');
   return {
@@ -215,11 +223,12 @@ export const remove: Action = async ({ access, options }) => {
 };
 
 async function attached(
-  { access, options }: Call,
+  { access, options, mode }: Call,
   work: (volume: Volume) => Promise<Result>,
 ): Promise<Result> {
   const volume = await attachVolume({ ...access, takeover: options.takeover === true });
   try {
+    if (mode !== undefined) assertMode(access.name, volume.parts.header.mode, mode);
     const result = await work(volume);
     await volume.detach();
     return result;

@@ -6,8 +6,9 @@ import type { CommandContext } from './open-access.ts';
 
 const EXAMPLES = `
 A volume is a block device of the guest whose every byte outside it is sealed, in immutable objects of a store, with an
-anchor that knows the newest state. The configuration says where each volume is and what opens it; it is part of what is
-measured, so nothing of it is guessed:
+anchor that knows the newest state. The guest's own configuration says where each volume is and what opens it; it is part of
+what is measured, so nothing of it is guessed. The commands go through the session of the agent that runs in the guest, or
+through one of their own. A file of volumes alone does as well:
 
   version: 1
   volumes:
@@ -45,9 +46,7 @@ export function command(context: CommandContext): Command {
 
   sub('create <name>', 'Make an empty volume. Nothing else ever does.')
     .requiredOption('--size <size>', 'such as 512M, 100G, 1T', size)
-    .option('--mode <mode>', 'when a flush is answered: strict, lazy:MS,COMMITS or none', mode, {
-      kind: 'strict',
-    })
+    .option('--mode <mode>', 'when a flush is answered: strict, lazy:MS,COMMITS or none', mode)
     .option('--owner-key <hex>', 'Ed25519 public key whose owner must sign for a restore', ownerKey)
     .action(run(actions.create));
   sub('list', 'The volumes of the configuration, and whether each exists.').action(

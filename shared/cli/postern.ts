@@ -13,10 +13,6 @@ const COMMANDS: Record<string, { readonly summary: string; readonly module: stri
   demo: { summary: 'show the whole of it on this machine, in seconds', module: '../demo/command' },
   parent: { summary: 'serve guests from the parent host', module: '../../parent/command' },
   guest: { summary: 'run the agent in the guest, and a workload behind it', module: '../../guest/command' },
-  volume: {
-    summary: 'make, look at and keep the volumes of a guest',
-    module: '../../guest/disk/command/command',
-  },
   resolve: {
     summary: 'resolve a name and prove the answer, or say why it cannot be proven',
     module: '../../guest/dns/resolve-command',

@@ -14,11 +14,7 @@ const EMPTY_NAMES = /(^|\/)(utils?|helpers?|commons?|managers?|misc|lib)(\.ts|\/
 /** Where the environment is read: it is no configuration, it is what a program is started with or passes on. */
 const ENVIRONMENT_READERS: readonly string[] = [
   'guest/command.ts',
-<<<<<<< HEAD
   'guest/volume/command.ts',
-=======
-  'guest/disk/command/command.ts',
->>>>>>> b72ef4d (Add postern volume: create, list, status, snapshot, restore, resize, check, gc, rekey, delete)
   'shared/demo/workload.ts',
 ];
 
