@@ -59,6 +59,7 @@ export class Committer {
   #last: Promise<void> = Promise.resolve();
   #inFlight = 0;
   #isPumpDue = false;
+  #isDetached = false;
   commitCount = 0;
   spillCount = 0;
 
@@ -153,6 +154,9 @@ export class Committer {
     const pending = this.#pending;
     if (pending === undefined || this.#inFlight >= this.#parts.limits.pipelineCommits) return;
     if (pending.extras.checkpoint === undefined && this.#parts.isHeldUp()) return;
+    // The commit that gives the volume up is the last: one after it would say that the volume is in use.
+    if (this.#isDetached) return;
+    this.#isDetached = pending.extras.detach === true;
     this.#pending = undefined;
     this.#inFlight += 1;
     this.#launch(pending);
