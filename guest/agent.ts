@@ -147,6 +147,7 @@ export class Agent {
       this.#proxies = { ...this.#proxies, http: await this.#bindProxy('http', server, http) };
       this.#closers.push(() => server.closeIdleConnections());
     }
+    await this.#bindNames(gate);
     if (config.listen !== undefined && config.policy.ingress.length > 0) await this.#bindInbound();
     const status = await serveStatus(config.statusSocket, () => this.report());
     this.#closers.push(() => void status.close());
@@ -172,9 +173,12 @@ export class Agent {
     });
     const policy = this.#policy;
     const clock = this.#options.clock ?? (() => Math.floor(Date.now() / 1000));
-    if (config.resolvers.length > 0) this.#names = new NameService({ config, policy, opener, clock });
-    const { resolver, leases } = this.#names ?? {};
-    return new Gate({ policy, resolver, leases, opener, audit: this.audit });
+    if (config.resolvers.length > 0)
+      this.#names = new NameService({ config, policy, opener, clock, audit: this.audit });
+    const names = this.#names;
+    const { resolver, leases } = names ?? {};
+    const nameAt = (address: string): string | undefined => names?.nameAt(address);
+    return new Gate({ policy, resolver, leases, opener, audit: this.audit, nameAt });
   }
 
   async #bindProxy(name: string, server: Server, at: LoopbackAddress): Promise<LoopbackAddress> {
@@ -182,6 +186,14 @@ export class Agent {
     this.#closers.push(() => void server.close());
     this.#listeners[name] = formatLoopback(bound);
     return bound;
+  }
+
+  async #bindNames(gate: Gate): Promise<void> {
+    const names = this.#names;
+    if (names === undefined) return;
+    this.#closers.push(() => names.unbind());
+    const bound = await names.listen(gate);
+    if (bound !== undefined) this.#listeners['dns'] = formatLoopback(bound);
   }
 
   async #bindInbound(): Promise<void> {

@@ -16,6 +16,8 @@ export const EVENTS = [
   'flow.refused',
   'flow.failed',
   'inbound.refused',
+  'name.refused',
+  'name.failed',
   'proxy.malformed',
   'volume.attached',
   'volume.detached',
@@ -45,6 +47,15 @@ export interface RefusalRecord {
   /** What failed where the answer for the name is bogus. */
   readonly code?: ErrorCode;
   readonly client?: string;
+}
+
+/** A question to the DNS server that was not answered. */
+export interface NameRecord {
+  /** As it was asked, cut to a bounded length. */
+  readonly name: string;
+  readonly type: string;
+  readonly dnssec?: DnssecState;
+  readonly code?: ErrorCode;
 }
 
 /** Counters since the agent started, for `postern guest status`. */
@@ -135,14 +146,19 @@ export class Audit {
   refused(event: 'flow.refused' | 'inbound.refused', record: RefusalRecord, detail?: string): void {
     this.totals.refused += 1;
     this.#count(record.reason);
-    this.#once('warn', event, detail ?? `refused: ${record.reason}`, record);
+    this.#once('warn', event, detail ?? `refused: ${record.reason}`, record, keyOf(record));
   }
 
   /** The policy said yes, and it did not work. */
   failed(record: RefusalRecord, detail: string): void {
     this.totals.failed += 1;
     this.#count(record.reason);
-    this.#once('warn', 'flow.failed', detail, record);
+    this.#once('warn', 'flow.failed', detail, record, keyOf(record));
+  }
+
+  /** The DNS server gave no answer: the policy said no, or there was none that could be given. */
+  question(event: 'name.refused' | 'name.failed', record: NameRecord, detail: string): void {
+    this.#once('warn', event, detail, record, `${record.name} ${record.type}`);
   }
 
   /** A peer sent bytes that are not of the protocol. */
@@ -158,11 +174,15 @@ export class Audit {
     this.refusedBy.set(reason, (this.refusedBy.get(reason) ?? 0) + 1);
   }
 
-  #once(level: 'warn', event: EventName, message: string, record: RefusalRecord): void {
-    const suppressed = this.#limiter.allow(`${event} ${record.destination} ${record.port} ${record.reason}`);
+  #once(level: 'warn', event: EventName, message: string, record: object, key: string): void {
+    const suppressed = this.#limiter.allow(`${event} ${key}`);
     if (suppressed === undefined) return;
     const line = this.#budget.take();
     if (line !== undefined)
       this.event(level, event, message, { ...record, ...(suppressed > 0 && { suppressed }), ...line });
   }
+}
+
+function keyOf({ destination, port, reason }: RefusalRecord): string {
+  return `${destination} ${port} ${reason}`;
 }

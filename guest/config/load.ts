@@ -7,6 +7,7 @@ import { readConfig, readText } from '../../shared/config/load.ts';
 import { isPosternError, PosternError, type Problem } from '../../shared/errors.ts';
 import { readPolicy } from '../../shared/policy/policy.ts';
 import type { Policy } from '../../shared/policy/types.ts';
+import { overwideRule, PORTS_PER_NAME_MAX } from '../capture/ports.ts';
 import { volumeProblems } from '../disk/config.ts';
 import { parseAnchors, type TrustAnchor } from '../dns/anchors.ts';
 import { ROOT_ANCHORS } from '../dns/root-anchor.ts';
@@ -126,13 +127,17 @@ function crossProblems(config: GuestFile, policy: Policy): Problem[] {
   if (named !== undefined && config.resolvers.length === 0) {
     need('resolvers', `at least one, as the policy's rule ${named.label} names a host`);
   }
+  if (config.dns !== undefined && config.resolvers.length === 0)
+    need('resolvers', 'at least one, for the DNS server of dns.listen to ask');
+  if (config.capture === 'names') problems.push(...captureProblems(config, policy));
   const [ingress] = policy.ingress;
   if (ingress !== undefined && config.listen === undefined) {
     need('listen', `an address, as the policy's ${ingress.label} lets clients in`);
   }
   const { socks5, http } = config.proxies;
-  if (policy.egress.allow.length > 0 && socks5 === undefined && http === undefined) {
-    need('proxies', 'socks5 or http, as the policy lets flows out');
+  const hasWayOut = socks5 !== undefined || http !== undefined || config.capture !== undefined;
+  if (policy.egress.allow.length > 0 && !hasWayOut) {
+    need('proxies', 'socks5 or http, as the policy lets flows out (or capture: names)');
   }
   if (
     socks5 !== undefined &&
@@ -146,6 +151,22 @@ function crossProblems(config: GuestFile, policy: Policy): Problem[] {
       expected: 'another port than proxies.socks5',
       found: `port ${http.port}`,
     });
+  }
+  return problems;
+}
+
+function captureProblems({ dns }: GuestFile, policy: Policy): Problem[] {
+  const problems: Problem[] = [];
+  if (dns === undefined)
+    problems.push({
+      path: 'dns.listen',
+      expected: 'an address, as capture: names answers there',
+      found: 'nothing',
+    });
+  const wide = overwideRule(policy);
+  if (wide !== undefined) {
+    const expected = `at most ${PORTS_PER_NAME_MAX} ports in ${wide.label}, as each is listened on`;
+    problems.push({ path: 'capture', expected, found: 'more' });
   }
   return problems;
 }

@@ -66,6 +66,8 @@ export interface GateOptions {
   readonly leases?: LeaseTable | undefined;
   readonly opener: FlowOpener;
   readonly audit: Audit;
+  /** The name that an address of this machine stands for, where names are captured. */
+  nameAt?(address: string): string | undefined;
 }
 
 /** Where every flow of the workload goes through: the policy, the resolver, the policy again, the parent. */
@@ -148,12 +150,11 @@ export class Gate {
     if (parsed.kind === 'numeric') return { kind: 'deny', reason: 'numeric-spelling' };
     if (parsed.kind === 'invalid') return { kind: 'deny', reason: 'invalid-name' };
     if (parsed.kind === 'name') return this.#routeName(parsed.name, port, signal);
-    const { policy, leases } = this.#options;
-    const decision = decide(
-      policy,
-      { protocol: 'tcp', port, address: formatAddress(parsed.address) },
-      leases,
-    );
+    const { policy, leases, nameAt } = this.#options;
+    const address = formatAddress(parsed.address);
+    const name = nameAt?.(address);
+    if (name !== undefined) return this.#routeName(name, port, signal);
+    const decision = decide(policy, { protocol: 'tcp', port, address }, leases);
     return decision.verdict === 'deny' ? routeDenied(decision) : routeAllowed([decision]);
   }
 

@@ -16,7 +16,7 @@ export async function joinClient(
   greeting: Buffer,
 ): Promise<void> {
   if (socket.destroyed) return open.tunnel.cancel();
-  socket.write(greeting);
+  if (greeting.length > 0) socket.write(greeting);
   try {
     await gate.admit(socket, open);
   } catch (error) {

@@ -55,7 +55,7 @@ function setUp() {
     validator: world.validator(),
     policy: namePolicy(policy),
     leases,
-    onRefused: ({ name }, reason) => refused.push(`${name} ${reason}`),
+    onRefused: ({ name }, { reason }) => refused.push(`${name} ${reason}`),
   });
   const ask = async (
     name: string,

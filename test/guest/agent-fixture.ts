@@ -59,7 +59,13 @@ ${options.config ?? ''}
   const { clock } = options;
   const logger = options.logger ?? createLogger('test', 'json', 'silent');
   const agent = new Agent({ config, key, logger, name: 'test', ...(clock && { clock }) });
-  await agent.start();
+  try {
+    await agent.start();
+  } catch (error) {
+    await parent.close();
+    await remove();
+    throw error;
+  }
   if (options.waitForSession !== false) await agent.session.ready(5_000);
   const close = async (): Promise<void> => {
     await agent.close(0);

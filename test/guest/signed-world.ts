@@ -53,6 +53,8 @@ export interface SignedOptions {
   readonly resolvers?: readonly string[];
   readonly config?: string;
   readonly clock?: () => number;
+  /** Where the echo answers. */
+  readonly ports?: readonly number[];
   /** How the resolver is reached; DNS over TCP unless said otherwise. */
   readonly serve?: { readonly kind: 'tls' | 'https'; readonly certificate: Certificate };
   /** The anchor's text; the world's unless said otherwise. */
@@ -88,21 +90,27 @@ export async function startSigned(options: SignedOptions): Promise<SignedFixture
       done();
     },
   });
+  const release = async (): Promise<void> => {
+    dns.close();
+    echo.close();
+    await rm(folder, { recursive: true });
+  };
   const fixture = await startFixture({
     policy: options.policy,
     resolvers: options.resolvers ?? [RESOLVER],
     config: `trustAnchor: ${join(folder, 'anchor.ds')}\n${certificates}${options.config ?? ''}`,
     clock: options.clock ?? (() => NOW),
     logger: pino({ level: 'debug' }, sink),
+  }).catch(async (error: unknown) => {
+    await release();
+    throw error;
   });
   for (const port of [53, 853, 443]) fixture.parent.route(RESOLVER, port, dns.port);
   for (const address of ['192.0.2.7', '2001:db8::7', '192.0.2.9', '10.1.2.3'])
-    for (const port of [80, 81, 8080]) fixture.parent.route(address, port, echo.server);
+    for (const port of options.ports ?? [80, 81, 8080]) fixture.parent.route(address, port, echo.server);
   const close = async (): Promise<void> => {
     await fixture.close();
-    dns.close();
-    echo.close();
-    await rm(folder, { recursive: true });
+    await release();
   };
   const dialled = (): string[] =>
     fixture.parent.opens

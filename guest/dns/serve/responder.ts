@@ -1,5 +1,6 @@
-import { isPosternError } from '../../../shared/errors.ts';
+import { type ErrorCode, isPosternError } from '../../../shared/errors.ts';
 import { formatAddress, parseAddress } from '../../../shared/policy/address.ts';
+import type { DnssecState } from '../../../shared/policy/types.ts';
 import type { LeaseTable } from '../leases.ts';
 import { FLAG, HEADER_BYTES, type Message, type Question, readMessage } from '../message.ts';
 import { rdataText } from '../presentation.ts';
@@ -15,6 +16,16 @@ export const DEFAULT_TYPES: readonly number[] = [TYPE.A, TYPE.AAAA, TYPE.CNAME, 
 const RCODE_BADVERS = 16;
 const OPCODE_MASK = 0x7800;
 const REFUSAL_TTL_SECONDS = 0;
+const ADDRESS_TYPES = [TYPE.A, TYPE.AAAA] as const;
+/** So that applications which keep it ask again before a busy guest may have given the stand-in up. */
+const STAND_IN_TTL_SECONDS = 60;
+const NO_DATA: Reply = {
+  rcode: RCODE.NOERROR,
+  answers: [],
+  authority: [],
+  ttlSeconds: REFUSAL_TTL_SECONDS,
+  isSecure: false,
+};
 
 export interface ResponderOptions {
   readonly validator: Validator;
@@ -22,14 +33,41 @@ export interface ResponderOptions {
   readonly leases: LeaseTable;
   /** RR types that are answered; others are refused here. */
   readonly types?: readonly number[];
+  /** Where names are given addresses of this machine instead of their own. */
+  readonly standIns?: StandInSource | undefined;
   /** Told of every refusal and failure, for the audit log; it limits its own rate. */
-  readonly onRefused?: (question: Question, reason: string) => void;
+  readonly onRefused?: (question: Question, refusal: QuestionRefusal) => void;
+}
+
+/** See guest/capture/stand-ins.ts. */
+export interface StandInSource {
+  /**
+   * An IPv4 loopback address at which the name's flows are taken, from now on.
+   * @throws PosternError ERR_LISTEN_FAILED, ERR_FLOW_LIMIT
+   */
+  addressFor(name: string): Promise<string>;
+}
+
+export interface QuestionRefusal {
+  /** `refused` by the policy, or `failed`: nothing that could be released was to be had. */
+  readonly kind: 'refused' | 'failed';
+  /** For a person. */
+  readonly reason: string;
+  readonly code?: ErrorCode;
+  readonly dnssec?: DnssecState;
+}
+
+export interface QuestionCounters {
+  answered: number;
+  refused: number;
+  failed: number;
 }
 
 /** Turns an application's question into its answer: policy first, then proof, then the lease, then the octets. */
 export class Responder {
   readonly #options: ResponderOptions;
   readonly #types: ReadonlySet<number>;
+  readonly counters: QuestionCounters = { answered: 0, refused: 0, failed: 0 };
 
   constructor(options: ResponderOptions) {
     this.#options = options;
@@ -52,7 +90,9 @@ export class Responder {
     // A name that was written with a pointer cannot be echoed; no honest asker has anything to point to.
     if (wire.readUInt16BE(HEADER_BYTES + question.name.key.length) !== question.type)
       return bareRefusal(wire, RCODE.FORMERR);
-    return encodeReply(await this.#reply(asked, question), wire, asked, transport);
+    const reply = await this.#reply(asked, question);
+    if (reply.error === undefined) this.counters.answered += 1;
+    return encodeReply(reply, wire, asked, transport);
   }
 
   async #reply(asked: Message, question: Question): Promise<Reply> {
@@ -64,6 +104,8 @@ export class Responder {
     }
     const name = policyName(question);
     if (!policy.mayResolve(name)) return this.#refuse(question, 'no rule of the policy names it');
+    if (this.#options.standIns !== undefined && question.type !== TYPE.CNAME)
+      return this.#standIn(asked, question, name, this.#options.standIns);
     const verdict = await validator.resolve(question.name, question.type);
     if (verdict.state === 'bogus') return this.#bogus(asked, question, verdict);
     return this.#release(asked, question, name, verdict);
@@ -71,17 +113,49 @@ export class Responder {
 
   /** With CD the application takes what came, proven or not (RFC 4035 section 4.9.2); no lease comes of it. */
   async #bogus(asked: Message, question: Question, verdict: Verdict): Promise<Reply> {
-    const { onRefused, validator } = this.#options;
-    onRefused?.(question, verdict.reason);
-    const error = { code: edeOf(verdict.code), text: verdict.reason };
+    const { validator } = this.#options;
+    const { reason, code, state } = verdict;
+    this.#tell(question, { kind: 'failed', reason, dnssec: state, ...(code && { code }) });
+    const error = { code: edeOf(code), text: reason };
     if ((asked.flags & FLAG.CD) === 0) return failure(RCODE.SERVFAIL, error);
     const raw = await validator.fetch(question.name, question.type);
     return raw === undefined ? failure(RCODE.SERVFAIL, error) : { ...raw, isSecure: false, error };
   }
 
+  /**
+   * The name's stand-in, where some address of it may be dialled; either family will do, as the flow is asked for by
+   * its name again. Nothing else is told of the name: its own addresses lead nowhere from here.
+   */
+  async #standIn(asked: Message, question: Question, name: string, source: StandInSource): Promise<Reply> {
+    if (question.type !== TYPE.A) return NO_DATA;
+    const { validator } = this.#options;
+    const verdicts = await Promise.all(ADDRESS_TYPES.map((type) => validator.resolve(question.name, type)));
+    const bound = verdicts.flatMap((verdict) => this.#bind(verdict, name));
+    const [first] = verdicts;
+    if (bound.length === 0 || first === undefined) {
+      const bogus = verdicts.find(({ state }) => state === 'bogus');
+      if (bogus !== undefined) return this.#bogus(asked, question, bogus);
+      const addressed = verdicts.find((verdict) => addressesIn(verdict) !== undefined) ?? first;
+      return addressed === undefined ? NO_DATA : this.#release(asked, question, name, addressed);
+    }
+    try {
+      const octets = Buffer.from((await source.addressFor(name)).split('.').map(Number));
+      const ttlSeconds = Math.min(STAND_IN_TTL_SECONDS, ...verdicts.map((verdict) => verdict.ttlSeconds));
+      const { name: owner } = question;
+      const rrset = { name: owner, type: TYPE.A, ttlSeconds, rdata: [octets], signatures: [] };
+      return { rcode: RCODE.NOERROR, answers: [rrset], authority: [], ttlSeconds, isSecure: false };
+    } catch (error) {
+      if (!isPosternError(error)) throw error;
+      const { code, message } = error;
+      this.#tell(question, { kind: 'failed', reason: message, code });
+      return failure(RCODE.SERVFAIL, { code: EDE.OTHER, text: message });
+    }
+  }
+
   #release(asked: Message, question: Question, name: string, verdict: Verdict): Reply {
     const { rcode, answers, ttlSeconds, state } = verdict;
-    const addressed = answers.find((rrset) => rrset.type === question.type && isAddress(rrset));
+    const addressed = addressesIn(verdict);
+    if (state === 'indeterminate') return this.#indeterminate(question, verdict);
     const authority = verdict.soa === undefined ? [] : [verdict.soa];
     const reply = {
       rcode,
@@ -91,24 +165,28 @@ export class Responder {
       isSecure: state === 'secure',
     };
     if (asked.edns?.dnssecOk !== true) reply.authority = authority;
-    if (addressed === undefined) {
-      if (state !== 'indeterminate') return reply;
-      return failure(RCODE.SERVFAIL, { code: EDE.DNSSEC_INDETERMINATE, text: verdict.reason });
-    }
-    const bound = this.#bindable(addressed, name, verdict);
+    if (addressed === undefined) return reply;
+    const bound = this.#bind(verdict, name);
     if (bound.length === 0) return this.#unbindable(question, addressed, verdict);
     const isWhole = bound.length === addressed.rdata.length;
-    const kept = isWhole
-      ? addressed
-      : { ...addressed, rdata: bound.map(({ rdata }) => rdata), signatures: [] };
+    const kept = isWhole ? addressed : { ...addressed, rdata: bound, signatures: [] };
+    return { ...reply, answers: answers.map((rrset) => (rrset === addressed ? kept : rrset)) };
+  }
+
+  /** Leases the addresses of an answer to the name, as far as the policy lets it have them; gives their rdata. */
+  #bind(verdict: Verdict, name: string): Buffer[] {
+    const addressed = addressesIn(verdict);
+    if (addressed === undefined || verdict.state === 'bogus' || verdict.state === 'indeterminate') return [];
+    const bound = this.#bindable(addressed, name, verdict);
+    if (bound.length === 0) return [];
     this.#options.leases.grant({
       name,
       chain: chainOf(verdict, name),
       addresses: bound.map(({ address }) => address),
-      ttlSeconds,
+      ttlSeconds: verdict.ttlSeconds,
       dnssec: verdict.state,
     });
-    return { ...reply, answers: answers.map((rrset) => (rrset === addressed ? kept : rrset)) };
+    return bound.map(({ rdata }) => rdata);
   }
 
   /** The addresses that some rule lets this name have: special space and unsigned answers under `require` are not. */
@@ -125,16 +203,32 @@ export class Responder {
 
   #unbindable(question: Question, rrset: RRset, verdict: Verdict): Reply {
     const addresses = rrset.rdata.map((rdata) => rdataText(rrset.type, rdata)).join(', ');
-    if (verdict.state === 'indeterminate') {
-      return failure(RCODE.SERVFAIL, { code: EDE.DNSSEC_INDETERMINATE, text: verdict.reason });
-    }
-    return this.#refuse(question, `the policy allows none of its addresses (${addresses}, ${verdict.state})`);
+    return this.#refuse(
+      question,
+      `the policy allows none of its addresses (${addresses}, ${verdict.state})`,
+      verdict.state,
+    );
   }
 
-  #refuse(question: Question, reason: string): Reply {
-    this.#options.onRefused?.(question, reason);
+  #indeterminate(question: Question, { reason, state }: Verdict): Reply {
+    this.#tell(question, { kind: 'failed', reason, dnssec: state });
+    return failure(RCODE.SERVFAIL, { code: EDE.DNSSEC_INDETERMINATE, text: reason });
+  }
+
+  #refuse(question: Question, reason: string, dnssec?: DnssecState): Reply {
+    this.#tell(question, { kind: 'refused', reason, ...(dnssec && { dnssec }) });
     return failure(RCODE.REFUSED, { code: EDE.BLOCKED, text: reason });
   }
+
+  #tell(question: Question, refusal: QuestionRefusal): void {
+    this.counters[refusal.kind] += 1;
+    this.#options.onRefused?.(question, refusal);
+  }
+}
+
+/** The addresses that the question was for. */
+function addressesIn({ answers, type }: Verdict): RRset | undefined {
+  return answers.find((rrset) => rrset.type === type && isAddress(rrset));
 }
 
 function isAddress({ type }: RRset): boolean {
