@@ -26,7 +26,7 @@ Examples:
       run the agent, start the workload once the session is up, pass signals on to it, exit with its code
       (give a workload called status by its path; may be PID 1; 127: no such command, 126: it cannot be run, 1: no session within workload.gateTimeoutSeconds)
   postern guest status --config /etc/postern/guest.yaml --json
-      ask a running agent for its session, flows and refusals
+      ask a running agent for its session, flows, leases and refusals
 
 A configuration to begin from:
   version: 1
@@ -34,7 +34,9 @@ A configuration to begin from:
   policy: policy.yaml
   sessionKey: /run/postern/session.key
   proxies: {socks5: "127.0.0.1:1080", http: "127.0.0.1:3128"}
-  resolvers: [192.0.2.53]
+  resolvers: ["tls:192.0.2.53#dns.example.net"]   # validated here, asked through the parent
+  dns: {listen: "127.0.0.1:53"}           # for programs that know of no proxy; with
+  capture: names                          # their flows are taken by name, on a guest with nothing but lo
 `;
 
 interface RunOptions {
@@ -58,7 +60,7 @@ export function command(): Command {
     .action((words: string[], options: RunOptions) => run(words, options));
   guest
     .command('status')
-    .description('Ask a running agent for its session, flows and refusals.')
+    .description('Ask a running agent for its session, flows, leases and refusals.')
     .option('--config <file>', 'the guest’s configuration, which says where the agent listens')
     .option('--socket <path>', 'the agent’s status socket')
     .option('--json', 'print the whole report as JSON')

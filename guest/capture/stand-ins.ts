@@ -19,6 +19,8 @@ export interface StandInsOptions {
   portsOf(name: string): readonly number[];
   /** A flow to the name; the socket is the callee's. */
   onFlow(socket: Socket, name: string, port: number): void;
+  readonly maxCount?: number;
+  readonly maxListenerCount?: number;
 }
 
 interface StandIn {
@@ -125,8 +127,9 @@ export class StandIns {
   }
 
   #makeRoom(portCount: number): void {
+    const { maxCount = STAND_INS_MAX, maxListenerCount = LISTENERS_MAX } = this.#options;
     for (const name of this.#byName.keys()) {
-      if (this.#byName.size < STAND_INS_MAX && this.#listenerCount + portCount <= LISTENERS_MAX) return;
+      if (this.#byName.size < maxCount && this.#listenerCount + portCount <= maxListenerCount) return;
       this.#remove(name);
     }
   }

@@ -133,6 +133,44 @@ extra: 1
     }
   });
 
+  it('takes encrypted resolvers with the name to authenticate, anchors, leases and the DNS server', async () => {
+    await writeFile(join(folder, 'anchor.ds'), `private.example. IN DS 1 13 2 ${'ab'.repeat(32)}\n`);
+    const encrypted = '[tls:192.0.2.53#dns.example.net, "https:[2001:DB8::53]:8443#dns.example.net/q"]';
+    const more = `trustAnchor: anchor.ds
+negativeTrustAnchors: [Corp.Example., .]
+leases: {floorSeconds: 0, graceSeconds: 600}
+dns: {listen: "127.0.0.1:53"}
+capture: names
+`;
+    const config = await load(GOOD.replace(/^resolvers: .*$/m, `resolvers: ${encrypted}`) + more);
+    assert.deepEqual(config.resolvers, [
+      { protocol: 'tls', address: '192.0.2.53', port: 853, serverName: 'dns.example.net' },
+      { protocol: 'https', address: '2001:db8::53', port: 8443, serverName: 'dns.example.net', path: '/q' },
+    ]);
+    assert.deepEqual(config.negativeTrustAnchors, ['corp.example', '.']);
+    assert.equal(config.trustAnchors[0]?.name.toString(), 'private.example.');
+    assert.deepEqual(config.dns, { listen: { host: '127.0.0.1', port: 53 } });
+  });
+
+  it('refuses resolvers, anchors and captures that cannot work', async () => {
+    await writeFile(join(folder, 'wrong.ds'), 'nonsense\n');
+    const wide = 'version: 1\negress: {allow: [{fqdn: api.example.com, ports: "1-1000"}]}\n';
+    const cases: [name: string, guest: string, message: RegExp, policy?: string][] = [
+      ['udp', GOOD.replace('192.0.2.53,', '"udp:192.0.2.53",'), /resolvers\[0\].*no udp:/],
+      ['no name to authenticate', GOOD.replace('192.0.2.53,', '"tls:192.0.2.53",'), /resolvers\[0\]/],
+      ['a zone of an address', GOOD.replace('192.0.2.53,', '"fe80::1%eth0",'), /resolvers\[0\]/],
+      ['an anchor that is none', `${GOOD}trustAnchor: wrong.ds\n`, /wrong\.ds:1: expected a DS or DNSKEY/],
+      ['an anchor that is missing', `${GOOD}trustAnchor: none.ds\n`, /none\.ds: cannot be read/],
+      ['certificates that are none', `${GOOD}resolverCertificates: wrong.ds\n`, /PEM/],
+      ['DNS for others', `${GOOD}dns: {listen: "0.0.0.0:53"}\n`, /dns\.listen/],
+      ['capture without DNS', `${GOOD}capture: names\n`, /dns\.listen/],
+      ['too many ports', `${GOOD}dns: {listen: "127.0.0.1:53"}\ncapture: names\n`, /at most 256 ports/, wide],
+      ['negative leases', `${GOOD}leases: {graceSeconds: -1}\n`, /leases\.graceSeconds/],
+    ];
+    for (const [name, guest, message, policy] of cases)
+      assert.match((await problemsOf(guest, policy)).message, message, name);
+  });
+
   it('must not listen for others', async () => {
     for (const address of [
       '0.0.0.0:1080',
