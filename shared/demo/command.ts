@@ -2,6 +2,7 @@ import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { EXIT } from '../cli/exit.ts';
+import { createDemoVolume, type DiskResult, showDisk } from './disk.ts';
 import { type DemoFiles, SERVE_PORT, writeFiles } from './files.ts';
 import { PartyProcess } from './party.ts';
 import { programPath, type Stage, setStage } from './stage.ts';
@@ -11,7 +12,8 @@ import type { Attempt } from './workload.ts';
 const HELP = `
 Starts a parent, a guest with a workload, and a small internet on this machine: the guest in a network namespace with
 nothing but lo where you are root, else over unix sockets. Shows what the policy lets out, what it refuses and why,
-a client from outside who reaches the workload, and the audit trail. Then it stops everything; nothing is left behind.
+a client from outside who reaches the workload, the audit trail, and a disk
+that outlives a kill -9 of the guest while the parent sees noise. Then it stops everything; nothing is left behind.
 
 Example:
   postern demo --json     one JSON object: what was tried, and how it went`;
@@ -29,7 +31,7 @@ export function command(): Command {
 }
 
 export interface DemoResult {
-  readonly step: Attempt['step'] | 'inbound';
+  readonly step: Attempt['step'] | 'inbound' | DiskResult['step'];
   readonly target: string;
   readonly result: string;
   /** Whether it went as the policy says. */
@@ -58,7 +60,7 @@ async function demo(say: Say): Promise<DemoResult[]> {
       say('  (the workload runs as your own user here; in production it has its own)');
     const results = await perform(stage, files, parties, say);
     say(
-      `\n${results.filter(({ ok }) => ok).length} of ${results.length} as the policy says, in ${seconds(startedAt)} s.`,
+      `\n${results.filter(({ ok }) => ok).length} of ${results.length} as it should be, in ${seconds(startedAt)} s.`,
     );
     return results;
   } finally {
@@ -94,6 +96,9 @@ async function perform(
   await parent.logged('a line that it serves', (line) =>
     line.includes('"demo"') || line.includes('serv') ? line : undefined,
   );
+  const startPostern = (party: 'guest', ...words: string[]): PartyProcess =>
+    start(party, [postern, ...words]);
+  await createDemoVolume(startPostern, files);
   const workload = [process.execPath, programPath('workload'), stage.worldAddress, web, String(SERVE_PORT)];
   const guest = start('guest', [postern, 'guest', '--config', files.guest, '--', ...workload]);
   const results: DemoResult[] = [];
@@ -113,6 +118,11 @@ async function perform(
   await guest.logged('the inbound flow in its log', (line) => (line.includes('8080') ? line : undefined));
   say('\nThe audit trail:');
   for (const line of auditTrail({ guest: guest.log, parent: parent.log })) say(`  ${line}`);
+  say(
+    '\nA disk (here as plain NBD; with the kernel’s nbd the agent makes /dev/nbd0 of it, to be formatted and mounted):',
+  );
+  await guest.stop();
+  await showDisk(startPostern, files, add);
   return results;
 }
 
@@ -122,6 +132,9 @@ const EXPECTED: Record<DemoResult['step'], RegExp> = {
   direct: /^(ENETUNREACH|connected)$/,
   serving: /^$/,
   inbound: /^200 hello from inside the enclave/,
+  disk: /written and flushed$/,
+  crash: /^the same /,
+  noise: /^noise: /,
 };
 const TITLES: Record<DemoResult['step'], string> = {
   allowed: 'allowed  ',
@@ -129,6 +142,9 @@ const TITLES: Record<DemoResult['step'], string> = {
   direct: 'direct   ',
   serving: '',
   inbound: 'inbound  ',
+  disk: 'disk     ',
+  crash: 'crash    ',
+  noise: 'noise    ',
 };
 
 function asExpected({ step, result }: Omit<DemoResult, 'ok'>): boolean {

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -18,6 +19,9 @@ export interface DemoFiles {
   readonly privateKey: string;
   /** Whether the workload runs as a user of its own, as it should. */
   readonly workloadApart: boolean;
+  /** Where the guest serves its volume, and where the parent keeps what that is made of. */
+  readonly nbdSocket: string;
+  readonly objects: string;
 }
 
 /** Everything the demo writes, in one folder of its own: two configurations, a policy and a certificate. */
@@ -40,7 +44,11 @@ export function writeFiles(stage: Stage): DemoFiles {
     certificate: inFolder('world.crt'),
     privateKey: inFolder('world.key'),
     workloadApart,
+    nbdSocket: join(closed, 'data.nbd'),
+    objects: join(closed, 'objects'),
   };
+  mkdirSync(files.objects);
+  writeFileSync(join(closed, 'data.key'), randomBytes(32), { mode: 0o600 });
   writeFileSync(files.parent, stringify(parentConfig(stage, closed)));
   writeFileSync(files.guest, stringify(guestConfig(stage, closed, files)));
   return files;
@@ -53,12 +61,14 @@ function parentConfig(stage: Stage, closed: string): object {
     admin: 'off',
     log: { format: 'json' },
     drainTimeoutMs: 1000,
+    stores: { disk: { directory: { path: join(closed, 'objects') } } },
     guests: {
       demo: {
         listen: `unix:${join(closed, 'parent.sock')}`,
         agent: `unix:${join(closed, 'agent.sock')}`,
         egress: { allow: [{ ip: stage.worldAddress, ports: [stage.webPort, stage.dnsPort] }] },
         forwards: [{ listen: stage.forwardAddress, to: 8080 }],
+        objects: [{ store: 'disk', prefix: 'demo/' }],
       },
     },
   };
@@ -88,6 +98,16 @@ function guestConfig(
       version: 1,
       egress: { allow },
       ingress: [{ port: 8080, to: `127.0.0.1:${SERVE_PORT}` }],
+    },
+    volumes: {
+      data: {
+        prefix: 'demo/data',
+        key: { file: join(closed, 'data.key') },
+        anchor: { file: join(closed, 'anchor') },
+        nbd: { socket: join(closed, 'data.nbd') },
+        // The demo kills the guest, which then comes back without asking.
+        takeover: true,
+      },
     },
     workload: {
       ...(files.workloadApart ? { user: NOBODY, group: NOBODY } : {}),

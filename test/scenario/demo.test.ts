@@ -32,7 +32,17 @@ describe('postern demo', () => {
       const results = JSON.parse(stdout) as Result[];
       assert.deepEqual(
         results.map(({ step, ok }) => `${step} ${ok}`),
-        ['allowed true', 'refused true', 'refused true', 'refused true', 'direct true', 'inbound true'],
+        [
+          'allowed true',
+          'refused true',
+          'refused true',
+          'refused true',
+          'direct true',
+          'inbound true',
+          'disk true',
+          'crash true',
+          'noise true',
+        ],
       );
       for (const { step, result } of results) {
         if (step === 'refused') assert.match(result, /^403 .*details=/);
@@ -49,7 +59,8 @@ describe('postern demo', () => {
     const { stdout } = await run(process.execPath, [POSTERN, 'demo']);
     assert.match(stdout, /✔ allowed +https:\/\/api\.example\.com/);
     assert.match(stdout, /The audit trail:\n(.*\n)+.*refused: no-rule.*evil\.example\.net/);
-    assert.match(stdout, /6 of 6 as the policy says/);
+    assert.match(stdout, /✔ noise .*no plaintext, deflated to 100\.\d %/);
+    assert.match(stdout, /9 of 9 as it should be/);
   });
 });
 
