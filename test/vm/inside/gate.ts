@@ -79,7 +79,7 @@ describe('the gate over AF_VSOCK', () => {
         `allowed 200 hello from the internet to ${WORLD}`,
         'refused 403 details="no-rule"',
         'refused 403 details="port-not-allowed"',
-        'refused 403 details="no-rule"',
+        'refused 403 details="no-lease"',
         'direct ENETUNREACH',
       ],
     );
