@@ -12,6 +12,9 @@ const FIRST_WAY_TIMEOUT_MS = 1_500;
 /** A resolver that has to recurse from the root answers within this, or another is asked. */
 const LAST_WAY_TIMEOUT_MS = 4_000;
 
+/** A way that kept silent is taken last for so long: a parent that carries no datagrams costs one wait, not one a question. */
+const SILENCE_KEPT_MS = 30_000;
+
 /** An exchange that was begun before it was known to be needed. */
 export interface HeadStart {
   readonly way: Upstream;
@@ -29,6 +32,8 @@ const USABLE_RCODES = new Set<number>([RCODE.NOERROR, RCODE.NXDOMAIN, RCODE.YXDO
  */
 export class Questioner {
   readonly #resolvers: readonly UpstreamResolver[];
+  /** Until when, on the clock of `performance.now()`; it holds ways that exist, which are few. */
+  readonly #silentUntil = new Map<Upstream, number>();
 
   constructor(resolvers: readonly UpstreamResolver[]) {
     this.#resolvers = resolvers;
@@ -36,9 +41,10 @@ export class Questioner {
 
   /** Asks ahead: the first way of the first resolver, for an `ask` of the same question that is likely to follow. */
   begin(name: DomainName, type: number, work: Work): HeadStart | undefined {
-    const way = this.#resolvers[0]?.ways[0];
+    const [resolver] = this.#resolvers;
+    const [way, second] = resolver === undefined ? [] : this.#waysOf(resolver);
     if (way === undefined) return undefined;
-    const timeoutMs = this.#resolvers[0]?.ways.length === 1 ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
+    const timeoutMs = second === undefined ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
     const message = exchange(way, name, type, work, timeoutMs);
     // Whoever asks hears of the failure; perhaps nobody does.
     message.catch(() => {});
@@ -50,8 +56,9 @@ export class Questioner {
     let judged: PosternError | undefined;
     let failed: PosternError | undefined;
     for (const resolver of this.#resolvers) {
-      for (const way of resolver.ways) {
-        const timeoutMs = way === resolver.ways.at(-1) ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
+      const ways = this.#waysOf(resolver);
+      for (const way of ways) {
+        const timeoutMs = way === ways.at(-1) ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
         try {
           const begun = early?.way === way ? early.message : undefined;
           const message = await (begun ?? exchange(way, name, type, work, timeoutMs));
@@ -73,12 +80,21 @@ export class Questioner {
         } catch (error) {
           if (!isPosternError(error) || isFinal(error)) throw error;
           failed = error;
+          if (error.code === 'ERR_DNS_TIMEOUT')
+            this.#silentUntil.set(way, performance.now() + SILENCE_KEPT_MS);
           // A resolver that was reached and refuses will refuse over its other way too.
           if (error.code === 'ERR_DNS_REFUSED') break;
         }
       }
     }
     throw judged ?? failed ?? new PosternError('ERR_DNS_UPSTREAM', 'no resolver is configured');
+  }
+
+  #waysOf({ ways }: UpstreamResolver): readonly Upstream[] {
+    if (this.#silentUntil.size === 0 || ways.length === 1) return ways;
+    const now = performance.now();
+    const isSilent = (way: Upstream): boolean => (this.#silentUntil.get(way) ?? 0) > now;
+    return [...ways.filter((way) => !isSilent(way)), ...ways.filter(isSilent)];
   }
 }
 

@@ -90,6 +90,18 @@ describe('a parent that', () => {
     assert.equal(verdict.code, 'ERR_DNS_MALFORMED');
   });
 
+  test('carries no datagrams costs one wait, not one for every zone', async (t) => {
+    const { world } = newWorld();
+    let datagrams = 0;
+    const validator = await over(t, world, (answer, reply, transport) => {
+      if (transport === 'tcp') reply(answer);
+      else datagrams += 1;
+    });
+    const verdict = await validator.resolve(WWW, TYPE.A);
+    assert.equal(verdict.state, 'secure');
+    assert.equal(datagrams, 1);
+  });
+
   test('keeps silent is waited for until the deadline and no longer', async (t) => {
     const { world } = newWorld();
     const validator = await over(t, world, () => {}, { deadlineMs: 100 });

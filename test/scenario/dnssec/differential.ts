@@ -1,7 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { parseAnchors, TrustAnchors } from '../../../guest/dns/anchors.ts';
 import { type Message, readMessage } from '../../../guest/dns/message.ts';
 import { DomainName } from '../../../guest/dns/name.ts';
@@ -14,14 +13,11 @@ import { DIRECT, resolverFor } from '../../../guest/dns/upstream/resolvers.ts';
 import { udpUpstream } from '../../../guest/dns/upstream/udp.ts';
 import { Validator, type Verdict } from '../../../guest/dns/validator.ts';
 import { SeededRandom } from '../../fuzz/fuzz.ts';
-import { ORACLE, RECURSOR, SECOND_RECURSOR, startServers } from './servers.ts';
+import { ORACLE, startServers, UPSTREAMS, waitForServers } from './servers.ts';
 import { buildZones, ZONES } from './zones.ts';
 
 /** Run inside a network namespace of its own: `differential.ts SEED ROUNDS`. Prints what disagrees, as JSON lines. */
 const [seed = 1, rounds = 100] = process.argv.slice(2).map(Number);
-const UPSTREAMS = { unbound: RECURSOR, 'Knot Resolver': SECOND_RECURSOR };
-const START_TIMEOUT_MS = 20_000;
-
 const TYPES = [
   TYPE.A,
   TYPE.A,
@@ -159,25 +155,4 @@ async function oracle(name: DomainName, type: number): Promise<Outcome> {
 
 async function exchangeUdp(query: Buffer): Promise<Message> {
   return readMessage(await udpUpstream(ORACLE).exchange(query, { signal: AbortSignal.timeout(10_000) }));
-}
-
-async function waitForServers(): Promise<void> {
-  const deadline = performance.now() + START_TIMEOUT_MS;
-  const sound = ZONES.filter(({ fault }) => fault === undefined);
-  for (const [zone, upstream] of sound.flatMap((one) =>
-    Object.values(UPSTREAMS).map((at) => [one, at] as const),
-  )) {
-    for (;;) {
-      const query = encodeQuery(
-        zone.name === '.' ? DomainName.parse('.') : DomainName.parse(zone.name),
-        TYPE.SOA,
-      );
-      const answer = await udpUpstream(upstream)
-        .exchange(query, { signal: AbortSignal.timeout(1_000) })
-        .then(readMessage, () => undefined);
-      if (answer?.rcode === 0 && answer.answer.length > 0) break;
-      if (performance.now() > deadline) throw new Error(`${zone.name} is not served: rcode ${answer?.rcode}`);
-      await sleep(200);
-    }
-  }
 }

@@ -1,6 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { readMessage } from '../../../guest/dns/message.ts';
+import { DomainName } from '../../../guest/dns/name.ts';
+import { TYPE } from '../../../guest/dns/types.ts';
+import { encodeQuery } from '../../../guest/dns/upstream/query.ts';
+import { udpUpstream } from '../../../guest/dns/upstream/udp.ts';
 import { SERVER_ADDRESSES, type ServerName, ZONES, type ZonePlan, zoneFile } from './zones.ts';
 
 /** Where the recursing resolvers listen: two that carry our questions, and one that validates and is our oracle. */
@@ -8,6 +14,8 @@ export const RECURSOR = { address: '127.0.0.1', port: 5301 };
 export const ORACLE = { address: '127.0.0.1', port: 5302 };
 /** Knot Resolver, which validates too; asked with CD, as we ask, it passes on what does not validate. */
 export const SECOND_RECURSOR = { address: '127.0.0.1', port: 5303 };
+export const UPSTREAMS = { unbound: RECURSOR, 'Knot Resolver': SECOND_RECURSOR };
+const START_TIMEOUT_MS = 20_000;
 
 /** Starts authorities and resolvers, for a network namespace of their own; they end with it. */
 export function startServers(folder: string, served: readonly ZonePlan[] = ZONES): ChildProcess[] {
@@ -30,6 +38,25 @@ export function startResolvers(folder: string): ChildProcess[] {
     startUnbound(folder, 'oracle', ORACLE.port, 'validator iterator'),
     startKresd(folder),
   ];
+}
+
+/** Until every zone that is not broken can be asked for through every resolver. */
+export async function waitForServers(): Promise<void> {
+  const deadline = performance.now() + START_TIMEOUT_MS;
+  const sound = ZONES.filter(({ fault }) => fault === undefined);
+  for (const [zone, upstream] of sound.flatMap((one) =>
+    Object.values(UPSTREAMS).map((at) => [one, at] as const),
+  )) {
+    for (;;) {
+      const query = encodeQuery(DomainName.parse(zone.name), TYPE.SOA);
+      const answer = await udpUpstream(upstream)
+        .exchange(query, { signal: AbortSignal.timeout(1_000) })
+        .then(readMessage, () => undefined);
+      if (answer?.rcode === 0 && answer.answer.length > 0) break;
+      if (performance.now() > deadline) throw new Error(`${zone.name} is not served: rcode ${answer?.rcode}`);
+      await sleep(200);
+    }
+  }
 }
 
 function start(program: string, ...args: string[]): ChildProcess {
