@@ -6,11 +6,12 @@ interface Summary {
   readonly done: number;
   readonly asked: number;
   readonly wrong: readonly { state: string; code: string; reason: string }[];
+  readonly replayed: readonly { title: string; state: string; code?: string }[];
 }
 
-test('keys rolled while questions go on: never bogus, never insecure; a DS without its key is bogus', async () => {
+test('keys rolled while questions go on: never bogus, never insecure; a DS without its key and old answers are bogus', async () => {
   const lines = await runAlone('rollover.ts');
-  const { done, asked, wrong } = lines.pop() as Summary;
+  const { done, asked, wrong, replayed } = lines.pop() as Summary;
   assert.deepEqual(lines, []);
   assert.equal(done, 5);
   // Every way of rolling was asked for in every step, through both resolvers.
@@ -21,4 +22,10 @@ test('keys rolled while questions go on: never bogus, never insecure; a DS witho
     assert.equal(code, 'ERR_DNS_KEY_MISSING');
     assert.equal(reason, 'no key that wrong.test. publishes matches its DS in test.');
   }
+  assert.deepEqual(replayed, [
+    { title: 'nothing', state: 'secure' },
+    { title: 'data that a withdrawn key signed', state: 'bogus', code: 'ERR_DNS_KEY_MISSING' },
+    { title: 'data and keys of before the DS changed', state: 'bogus', code: 'ERR_DNS_KEY_MISSING' },
+    { title: 'data whose signature has run out', state: 'bogus', code: 'ERR_DNS_EXPIRED' },
+  ]);
 });

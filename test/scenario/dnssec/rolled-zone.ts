@@ -7,7 +7,9 @@ import { SERVER_ADDRESSES, type ServerName, zoneFile } from './zones.ts';
 
 /** Every TTL of these zones, negative ones included: what a cache may know of the time before a step. */
 export const TTL_SECONDS = 1;
-const PERIOD = ['-s', '-3600', '-e', '+86400'];
+/** The first signatures end soon, the later ones do not. */
+const PERIOD_FIRST = ['-s', '-3600', '-e', 'now+3600'];
+const PERIOD = ['-s', '-3600', '-e', 'now+86400'];
 
 /** A zone whose keys change while it is served. Times of keys are their own metadata, which BIND’s signer goes by. */
 export class RolledZone {
@@ -57,6 +59,7 @@ export class RolledZone {
 
   /** Signs with the keys whose time it is. */
   async sign(): Promise<void> {
+    const period = this.serial === 0 ? PERIOD_FIRST : PERIOD;
     const plain = await this.#write([]);
     await this.#run(
       'dnssec-signzone',
@@ -64,7 +67,7 @@ export class RolledZone {
       '-P',
       '-K',
       this.#keys,
-      ...PERIOD,
+      ...period,
       '-o',
       this.name,
       '-f',

@@ -12,6 +12,7 @@ import { DIRECT, resolverFor } from '../../../guest/dns/upstream/resolvers.ts';
 import { udpUpstream } from '../../../guest/dns/upstream/udp.ts';
 import { Validator } from '../../../guest/dns/validator.ts';
 import { Questions } from './questions.ts';
+import { record, replayAll } from './replays.ts';
 import { RolledZone, TTL_SECONDS } from './rolled-zone.ts';
 import {
   atOnce,
@@ -79,6 +80,7 @@ async function main(): Promise<void> {
       const resolvers = [resolverFor({ ...address, protocol: 'plain' }, DIRECT)];
       return new Validator({ resolvers, anchors, clock });
     });
+  const recorded = await record(RECURSOR, anchors);
   const questions = new Questions(validators(), leaves);
   const asking = questions.goOn();
   const stepCount = Math.max(topSteps.length, ...steps.map((one) => one.length));
@@ -98,9 +100,13 @@ async function main(): Promise<void> {
     validators().map((one) => one.resolve(DomainName.parse('www.wrong.test.'), TYPE.A)),
   );
   const reasons = verdicts.map(({ state, code, reason }) => ({ state, code, reason }));
-  process.stdout.write(
-    `${JSON.stringify({ done: stepCount - 1, asked: questions.asked, wrong: reasons })}\n`,
-  );
+  const summary = {
+    done: stepCount - 1,
+    asked: questions.asked,
+    wrong: reasons,
+    replayed: await replayAll(RECURSOR, anchors, recorded),
+  };
+  process.stdout.write(`${JSON.stringify(summary)}\n`);
 }
 
 /** Children sign before their parents, whose DS may be new. */
