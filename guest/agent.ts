@@ -149,10 +149,18 @@ export class Agent {
     }
     await this.#bindNames(gate);
     if (config.listen !== undefined && config.policy.ingress.length > 0) await this.#bindInbound();
+    if (config.metrics !== undefined) await this.#bindMetrics(config.metrics);
     const status = await serveStatus(config.statusSocket, () => this.report());
     this.#closers.push(() => void status.close());
     this.#listeners['status'] = config.statusSocket;
     this.audit.event('info', 'agent.up', 'agent listening', { listeners: this.#listeners });
+  }
+
+  async #bindMetrics(at: LoopbackAddress): Promise<void> {
+    const { createMetricsServer } = await import('./status/metrics.ts');
+    const server = createMetricsServer(() => this.report());
+    await this.#bindProxy('metrics', server, at);
+    this.#closers.push(() => server.closeAllConnections());
   }
 
   #createDisks(): Disks {

@@ -97,6 +97,7 @@ export const guestSchema = v.strictObject({
   leases: v.optional(leases, {}),
   dns: v.optional(v.strictObject({ listen: loopbackAddress })),
   capture: v.optional(v.picklist(['names'], 'names')),
+  metrics: v.optional(loopbackAddress),
   volumes: v.optional(volumesSchema, {}),
   workload: v.optional(workload, {}),
   log: v.optional(
