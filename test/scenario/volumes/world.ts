@@ -21,12 +21,17 @@ export class VolumeWorld {
   readonly folder: string;
   readonly #running = new Set<PartyProcess>();
 
-  private constructor(folder: string) {
+  readonly #store: object;
+
+  private constructor(folder: string, store: object) {
     this.folder = folder;
+    this.#store = store;
   }
 
-  static async make(): Promise<VolumeWorld> {
-    const world = new VolumeWorld(await mkdtemp(join(tmpdir(), 'postern-volumes-')));
+  /** @param store an entry of the parent's `stores`; a folder of its own by default */
+  static async make(store?: object): Promise<VolumeWorld> {
+    const folder = await mkdtemp(join(tmpdir(), 'postern-volumes-'));
+    const world = new VolumeWorld(folder, store ?? { directory: { path: join(folder, 'objects') } });
     await mkdir(world.path('objects'));
     await writeFile(world.path('data.key'), `${'5a'.repeat(32)}\n`, { mode: 0o600 });
     await writeFile(world.path('parent.yaml'), stringify(world.#parentConfig()));
@@ -89,7 +94,7 @@ export class VolumeWorld {
       admin: 'off',
       log: { format: 'json' },
       drainTimeoutMs: 1000,
-      stores: { disk: { directory: { path: this.path('objects') } } },
+      stores: { disk: this.#store },
       guests: {
         web: {
           listen: `unix:${this.path('parent.sock')}`,

@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { after, before, describe, it } from 'node:test';
+import { stringify } from 'yaml';
+import { PartyProcess } from '../../../shared/demo/party.ts';
+import { exerciseFileSystem, FILE_SYSTEMS } from '../../scenario/nbd/file-system.ts';
+import { program } from '../../scenario/nbd/program.ts';
+import { REPOSITORY } from '../kernel.ts';
+import { requireVm } from './guard.ts';
+
+requireVm();
+
+const DEVICE = '/dev/nbd0';
+const POSTERN = `${REPOSITORY}/shared/cli/postern.ts`;
+/** Node starts some twenty times slower here. */
+const STEP_TIMEOUT_MS = 180_000;
+const folder = mkdtempSync('/tmp/volume-');
+const mountPoint = `${folder}/mounted`;
+
+describe('a volume over AF_VSOCK on the kernel’s own nbd', () => {
+  let parent: PartyProcess;
+  let guest: PartyProcess;
+
+  before(async () => {
+    for (const name of ['objects', 'mounted']) mkdirSync(`${folder}/${name}`);
+    mkdirSync(`${folder}/closed`, { mode: 0o700 });
+    writeConfigurations();
+    parent = await start('parent', 'parent.up');
+    const args = [
+      POSTERN,
+      'volume',
+      'create',
+      'data',
+      '--size',
+      '512MiB',
+      '--config',
+      `${folder}/guest.yaml`,
+    ];
+    execFileSync(process.execPath, args, { encoding: 'utf8' });
+    guest = await start('guest', 'volume.attached');
+  });
+
+  after(async () => {
+    await guest?.stop();
+    await parent?.stop();
+  });
+
+  for (const kind of FILE_SYSTEMS) {
+    it(`${kind.name}: a tree, rewrites, trims, checks`, () => exerciseFileSystem(kind, DEVICE, mountPoint));
+  }
+
+  it('is the same after it was detached and attached again', async () => {
+    await guest.stop();
+    guest = await start('guest', 'volume.attached');
+    await mounted(async () => {
+      await program('diff', '-r', 'shared', `${mountPoint}/shared`);
+      await program('sh', '-ec', `cd ${mountPoint} && sha256sum -c kept.sha256`);
+    });
+  });
+
+  it('loses nothing that was synced when the agent is killed under a mounted file system', async () => {
+    await program('mount', DEVICE, mountPoint);
+    await program(
+      'sh',
+      '-ec',
+      `cd ${mountPoint} && cp -r ${REPOSITORY}/policies . && echo late >late && sync`,
+    );
+    await guest.kill();
+    await program('umount', '-l', mountPoint).catch(() => {
+      // What the kernel could not write any more is what a power cut takes.
+    });
+    guest = await start('guest', 'volume.attached');
+    // The journal is replayed by the mount; afterwards nothing may be left to mend.
+    await mounted(async () => {
+      await program('diff', '-r', `${REPOSITORY}/policies`, `${mountPoint}/policies`);
+      assert.equal(await program('cat', `${mountPoint}/late`), 'late\n');
+      await program('sh', '-ec', `cd ${mountPoint} && sha256sum -c kept.sha256`);
+    });
+    await FILE_SYSTEMS.at(-1)?.checkDevice(DEVICE);
+  });
+
+  it('lives through a parent that is killed and comes back', async () => {
+    await mounted(async () => {
+      const copying = program('sh', '-ec', `cd ${mountPoint} && cp -r shared again && sync`);
+      await parent.kill();
+      parent = await start('parent', 'parent.up');
+      await copying;
+      await program('diff', '-r', `${mountPoint}/shared`, `${mountPoint}/again`);
+    });
+    await FILE_SYSTEMS.at(-1)?.checkDevice(DEVICE);
+  });
+});
+
+async function mounted(work: () => Promise<void>): Promise<void> {
+  await program('mount', DEVICE, mountPoint);
+  try {
+    await work();
+  } finally {
+    await program('umount', mountPoint);
+  }
+}
+
+async function start(name: 'parent' | 'guest', sign: string): Promise<PartyProcess> {
+  const words = [process.execPath, POSTERN, name, '--config', `${folder}/${name}.yaml`];
+  const party = new PartyProcess(name, words, STEP_TIMEOUT_MS);
+  await party.logged(sign, (line) => (line.includes(`"${sign}"`) ? line : undefined));
+  return party;
+}
+
+function writeConfigurations(): void {
+  writeFileSync(`${folder}/closed/data.key`, `${'a5'.repeat(32)}\n`, { mode: 0o600 });
+  writeFileSync(
+    `${folder}/parent.yaml`,
+    stringify({
+      version: 1,
+      state: `${folder}/closed/state`,
+      listen: 'vsock:ANY:5000',
+      admin: 'off',
+      drainTimeoutMs: 1000,
+      log: { format: 'json' },
+      stores: { disk: { directory: { path: `${folder}/objects` } } },
+      guests: { vm: { cid: 1, egress: { allow: [] }, objects: [{ store: 'disk', prefix: 'vm/' }] } },
+    }),
+  );
+  writeFileSync(
+    `${folder}/guest.yaml`,
+    stringify({
+      version: 1,
+      parent: 'vsock:1:5000',
+      sessionKey: `${folder}/closed/session.key`,
+      policy: { version: 1, egress: { allow: [] } },
+      log: { format: 'json' },
+      volumes: {
+        data: {
+          prefix: 'vm/data',
+          key: { file: `${folder}/closed/data.key` },
+          anchor: { file: `${folder}/closed/anchor` },
+          nbd: { device: DEVICE },
+          takeover: true,
+        },
+      },
+    }),
+  );
+}
