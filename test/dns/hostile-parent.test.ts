@@ -6,7 +6,7 @@ import { parseResolverAddress } from '../../guest/dns/upstream/address.ts';
 import { DIRECT, resolverFor } from '../../guest/dns/upstream/resolvers.ts';
 import { Validator } from '../../guest/dns/validator.ts';
 import { addressRdata } from './encode.ts';
-import { streamServer, udpServer } from './servers.ts';
+import { resolverServer } from './servers.ts';
 import { NOW } from './signer.ts';
 import { TestWorld } from './world.ts';
 import { TestZone } from './zone.ts';
@@ -26,20 +26,15 @@ async function over(
   spoil: (answer: Buffer, reply: (octets: Buffer) => void, transport: 'udp' | 'tcp') => void,
   limits: { deadlineMs?: number } = {},
 ): Promise<Validator> {
-  const udp = await udpServer(async (query, reply) => spoil(await world.exchange(query), reply, 'udp'));
-  const tcp = await streamServer(
+  const server = await resolverServer(
+    async (query, reply) => spoil(await world.exchange(query), reply, 'udp'),
     (query) =>
       new Promise((resolve) => {
         void world.exchange(query).then((answer) => spoil(answer, resolve, 'tcp'));
       }),
-    undefined,
-    udp.port,
   );
-  t.after(() => {
-    udp.close();
-    tcp.close();
-  });
-  const address = parseResolverAddress(`127.0.0.1:${udp.port}`);
+  t.after(() => server.close());
+  const address = parseResolverAddress(`127.0.0.1:${server.port}`);
   assert.ok(address);
   return new Validator({
     resolvers: [resolverFor(address, DIRECT)],

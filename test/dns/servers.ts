@@ -21,12 +21,13 @@ export interface RunningServer {
 
 export async function udpServer(
   onQuery: (query: Buffer, reply: (answer: Buffer) => void, socket: UdpSocket, port: number) => void,
+  port = 0,
 ): Promise<RunningServer> {
   const socket = createSocket('udp4');
   socket.on('message', (query, from) => {
     onQuery(query, (answer) => socket.send(answer, from.port, from.address), socket, from.port);
   });
-  socket.bind(0, '127.0.0.1');
+  socket.bind(port, '127.0.0.1');
   await once(socket, 'listening');
   return { port: socket.address().port, connectionCount: () => 0, close: () => socket.close() };
 }
@@ -67,6 +68,30 @@ export async function streamServer(
       for (const socket of sockets) socket.destroy();
     },
   };
+}
+
+/** Others take ports meanwhile: a number that is free for TCP may be taken for UDP. */
+const PORT_TRIES = 20;
+
+/** Both transports on one port, as a resolver has them. */
+export async function resolverServer(
+  onQuery: (query: Buffer, reply: (answer: Buffer) => void) => void,
+  respond: Respond,
+): Promise<RunningServer> {
+  for (let tries = 1; ; tries += 1) {
+    const tcp = await streamServer(respond);
+    try {
+      const udp = await udpServer(onQuery, tcp.port);
+      const close = (): void => {
+        udp.close();
+        tcp.close();
+      };
+      return { port: tcp.port, connectionCount: tcp.connectionCount, close };
+    } catch (error) {
+      tcp.close();
+      if (tries === PORT_TRIES || (error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+    }
+  }
 }
 
 export async function httpsServer(respond: Respond, certificate: Certificate): Promise<RunningServer> {
