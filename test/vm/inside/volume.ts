@@ -79,17 +79,6 @@ describe('a volume over AF_VSOCK on the kernel’s own nbd', () => {
     });
     await FILE_SYSTEMS.at(-1)?.checkDevice(DEVICE);
   });
-
-  it('lives through a parent that is killed and comes back', async () => {
-    await mounted(async () => {
-      const copying = program('sh', '-ec', `cd ${mountPoint} && cp -r shared again && sync`);
-      await parent.kill();
-      parent = await start('parent', 'parent.up');
-      await copying;
-      await program('diff', '-r', `${mountPoint}/shared`, `${mountPoint}/again`);
-    });
-    await FILE_SYSTEMS.at(-1)?.checkDevice(DEVICE);
-  });
 });
 
 async function mounted(work: () => Promise<void>): Promise<void> {
