@@ -40,6 +40,9 @@ export const DNS_LIMITS: DnsLimits = {
   deadlineMs: 10_000,
 };
 
+/** A cold chain of three zones with a proof of absence; see `verifications`. */
+const VERIFICATIONS_HONEST = 12;
+
 /** The account of one question: what it has cost so far, and the refusal to go on. */
 export class Work {
   readonly limits: DnsLimits;
@@ -52,14 +55,23 @@ export class Work {
   /** Digests of verifications that failed, so that an answer asked a second time does not cost a second time. */
   readonly badSignatures = new Set<string>();
 
-  constructor(limits: DnsLimits) {
+  readonly #isOnly: () => boolean;
+
+  /** `isOnly`: no other question is being worked on. */
+  constructor(limits: DnsLimits, isOnly: () => boolean = () => false) {
     this.limits = limits;
+    this.#isOnly = isOnly;
     this.#deadlineMs = performance.now() + limits.deadlineMs;
   }
 
   /** Milliseconds that are left for all that is still to do. */
   get leftMs(): number {
     return Math.max(0, this.#deadlineMs - performance.now());
+  }
+
+  /** True where this thread has nothing else to do, and the question has not cost more than an honest one does. */
+  isAlone(): boolean {
+    return this.verifications <= VERIFICATIONS_HONEST && this.#isOnly();
   }
 
   /** @throws PosternError ERR_DNS_LIMIT */

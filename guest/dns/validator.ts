@@ -110,7 +110,7 @@ export class Validator {
     if (failed !== undefined) return Promise.resolve(failed);
     const flight = this.#flights.get(key);
     if (flight !== undefined) return flight;
-    const account = work ?? new Work(this.#limits);
+    const account = work ?? new Work(this.#limits, () => this.#flights.size <= 1);
     const mine = this.#resolve(name, type, account).finally(() => this.#flights.delete(key));
     this.#flights.set(key, mine);
     return mine;

@@ -78,7 +78,8 @@ async function anyKeyVerifies(
     // The same bad octets come again when an answer is asked over TCP or of another resolver.
     if (work.badSignatures.size > 0 && work.badSignatures.has(attempt(key, data, rrsig))) continue;
     work.countVerification();
-    if (await verifySignature(key.signing, keyObject, data, rrsig.signature)) return true;
+    const { signature } = rrsig;
+    if (await verifySignature(key.signing, keyObject, data, signature, work.isAlone())) return true;
     work.badSignatures.add(attempt(key, data, rrsig));
   }
   return false;

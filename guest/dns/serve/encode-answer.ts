@@ -11,6 +11,8 @@ const OPTION_EDE = 15;
 const EDNS_DO = 0x8000;
 /** EDE texts are for people; longer ones would cost the answer its room. */
 const EDE_TEXT_MAX_BYTES = 200;
+/** RFC 1035 section 4.1.4: the octet with which a pointer begins. */
+const POINTER_MARK = 0xc0;
 /** A pointer to the question's name, which is where most records belong. */
 const POINTER_TO_QUESTION = Buffer.from([0xc0, HEADER_BYTES]);
 
@@ -71,6 +73,19 @@ function assemble(reply: Reply, wire: Buffer, asked: Message): Buffer {
     parts.push(optRecord(reply, dnssecOk));
   }
   return Buffer.concat(parts);
+}
+
+/** Where the TTLs of an answer of ours stand, its OPT record apart; `at` is where its question ends. */
+export function ttlOffsets(answer: Buffer, at: number): number[] {
+  const offsets: number[] = [];
+  for (let next = at; next < answer.length; ) {
+    let length = answer.readUInt8(next);
+    for (; length > 0 && length < POINTER_MARK; length = answer.readUInt8(next)) next += 1 + length;
+    next += length === 0 ? 1 : 2;
+    if (answer.readUInt16BE(next) !== TYPE.OPT) offsets.push(next + 4);
+    next += 10 + answer.readUInt16BE(next + 8);
+  }
+  return offsets;
 }
 
 /** RFC 6840 section 5.7 and 5.8: AD for who asked with DO or AD. */

@@ -1,12 +1,13 @@
 import { type ErrorCode, isPosternError } from '../../../shared/errors.ts';
 import { formatAddress, parseAddress } from '../../../shared/policy/address.ts';
 import type { DnssecState } from '../../../shared/policy/types.ts';
-import type { LeaseTable } from '../leases.ts';
+import type { LeaseGrant, LeaseTable } from '../leases.ts';
 import { FLAG, HEADER_BYTES, type Message, type Question, readMessage } from '../message.ts';
 import { rdataText } from '../presentation.ts';
 import type { RRset } from '../rrset.ts';
 import { CLASS_IN, RCODE, TYPE, typeName } from '../types.ts';
 import type { Validator, Verdict } from '../validator.ts';
+import { AnswerCache } from './answer-cache.ts';
 import { EDE, edeOf } from './ede.ts';
 import { encodeReply, type Reply } from './encode-answer.ts';
 import type { NamePolicy } from './name-policy.ts';
@@ -63,15 +64,31 @@ export interface QuestionCounters {
   failed: number;
 }
 
+/** A reply that may be given again while its verdict holds, to whom asks the same. */
+interface Released extends Reply {
+  readonly lease: LeaseGrant | undefined;
+}
+
 /** Turns an application's question into its answer: policy first, then proof, then the lease, then the octets. */
 export class Responder {
   readonly #options: ResponderOptions;
   readonly #types: ReadonlySet<number>;
+  readonly #answers = new AnswerCache();
   readonly counters: QuestionCounters = { answered: 0, refused: 0, failed: 0 };
 
   constructor(options: ResponderOptions) {
     this.#options = options;
     this.#types = new Set(options.types ?? DEFAULT_TYPES);
+  }
+
+  /** The answer to a datagram whose like was answered before; its lease is granted anew. */
+  repeat(wire: Buffer): Buffer | undefined {
+    const known = this.#answers.recall(wire);
+    if (known === undefined) return undefined;
+    const { octets, ttlSeconds, lease } = known;
+    if (lease !== undefined) this.#options.leases.grant({ ...lease, ttlSeconds });
+    this.counters.answered += 1;
+    return octets;
   }
 
   /** The answer's octets; undefined for what deserves none (no question, or an answer itself). */
@@ -92,10 +109,17 @@ export class Responder {
       return bareRefusal(wire, RCODE.FORMERR);
     const reply = await this.#reply(asked, question);
     if (reply.error === undefined) this.counters.answered += 1;
-    return encodeReply(reply, wire, asked, transport);
+    const octets = encodeReply(reply, wire, asked, transport);
+    // A stand-in is given out by its source each time, which keeps it alive.
+    if ('lease' in reply && transport === 'udp' && this.#options.standIns === undefined) {
+      const { lease, ttlSeconds } = reply;
+      const questionBytes = HEADER_BYTES + question.name.key.length + 4;
+      this.#answers.remember(wire, questionBytes, { octets, ttlSeconds, lease });
+    }
+    return octets;
   }
 
-  async #reply(asked: Message, question: Question): Promise<Reply> {
+  async #reply(asked: Message, question: Question): Promise<Reply | Released> {
     const { policy, validator } = this.#options;
     if (asked.edns !== undefined && asked.edns.version !== 0) return failure(RCODE_BADVERS);
     if (question.class !== CLASS_IN) return this.#refuse(question, 'only class IN is answered');
@@ -130,7 +154,7 @@ export class Responder {
     if (question.type !== TYPE.A) return NO_DATA;
     const { validator } = this.#options;
     const verdicts = await Promise.all(ADDRESS_TYPES.map((type) => validator.resolve(question.name, type)));
-    const bound = verdicts.flatMap((verdict) => this.#bind(verdict, name));
+    const bound = verdicts.flatMap((verdict) => this.#bind(verdict, name) ?? []);
     const [first] = verdicts;
     if (bound.length === 0 || first === undefined) {
       const bogus = verdicts.find(({ state }) => state === 'bogus');
@@ -152,7 +176,7 @@ export class Responder {
     }
   }
 
-  #release(asked: Message, question: Question, name: string, verdict: Verdict): Reply {
+  #release(asked: Message, question: Question, name: string, verdict: Verdict): Reply | Released {
     const { rcode, answers, ttlSeconds, state } = verdict;
     const addressed = addressesIn(verdict);
     if (state === 'indeterminate') return this.#indeterminate(question, verdict);
@@ -163,30 +187,34 @@ export class Responder {
       authority: [...authority, ...verdict.proof],
       ttlSeconds,
       isSecure: state === 'secure',
+      lease: undefined,
     };
     if (asked.edns?.dnssecOk !== true) reply.authority = authority;
     if (addressed === undefined) return reply;
     const bound = this.#bind(verdict, name);
-    if (bound.length === 0) return this.#unbindable(question, addressed, verdict);
-    const isWhole = bound.length === addressed.rdata.length;
-    const kept = isWhole ? addressed : { ...addressed, rdata: bound, signatures: [] };
-    return { ...reply, answers: answers.map((rrset) => (rrset === addressed ? kept : rrset)) };
+    if (bound === undefined) return this.#unbindable(question, addressed, verdict);
+    const { lease, rdata } = bound;
+    const isWhole = rdata.length === addressed.rdata.length;
+    const kept = isWhole ? addressed : { ...addressed, rdata, signatures: [] };
+    return { ...reply, lease, answers: answers.map((rrset) => (rrset === addressed ? kept : rrset)) };
   }
 
-  /** Leases the addresses of an answer to the name, as far as the policy lets it have them; gives their rdata. */
-  #bind(verdict: Verdict, name: string): Buffer[] {
+  /** Leases the addresses of an answer to the name, as far as the policy lets it have any. */
+  #bind(verdict: Verdict, name: string): { lease: LeaseGrant; rdata: Buffer[] } | undefined {
     const addressed = addressesIn(verdict);
-    if (addressed === undefined || verdict.state === 'bogus' || verdict.state === 'indeterminate') return [];
+    if (addressed === undefined || verdict.state === 'bogus' || verdict.state === 'indeterminate')
+      return undefined;
     const bound = this.#bindable(addressed, name, verdict);
-    if (bound.length === 0) return [];
-    this.#options.leases.grant({
+    if (bound.length === 0) return undefined;
+    const lease = {
       name,
       chain: chainOf(verdict, name),
       addresses: bound.map(({ address }) => address),
       ttlSeconds: verdict.ttlSeconds,
       dnssec: verdict.state,
-    });
-    return bound.map(({ rdata }) => rdata);
+    };
+    this.#options.leases.grant(lease);
+    return { lease, rdata: bound.map(({ rdata }) => rdata) };
   }
 
   /** The addresses that some rule lets this name have: special space and unsigned answers under `require` are not. */

@@ -41,11 +41,17 @@ export class DnsServer {
       tcp.listen(at.port, at.address);
       await once(tcp, 'listening');
       const { port } = tcp.address() as AddressInfo;
-      const udp = createSocket(isIPv6(at.address) ? 'udp6' : 'udp4');
+      const family = isIPv6(at.address) ? 6 : 4;
+      // Askers are given by address: nothing is to be looked up, and the answer goes out in the same turn of the loop.
+      const udp = createSocket({
+        type: family === 6 ? 'udp6' : 'udp4',
+        lookup: (address, _options, callback) => callback(null, address, family),
+      });
       this.#udp = udp;
-      udp.on('message', (message, from) => void this.#answerDatagram(udp, message, from));
+      udp.on('message', (message, from) => this.#takeDatagram(udp, message, from));
+      const listening = once(udp, 'listening');
       udp.bind(port, at.address);
-      await once(udp, 'listening');
+      await listening;
       // A socket error after binding is about one datagram (an asker that is gone).
       udp.on('error', () => {});
       return { address: at.address, port };
@@ -61,6 +67,12 @@ export class DnsServer {
     this.#udp = undefined;
     this.#tcp?.close();
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #takeDatagram(udp: UdpSocket, message: Buffer, from: RemoteInfo): void {
+    const known = this.#responder.repeat(message);
+    if (known === undefined) void this.#answerDatagram(udp, message, from);
+    else udp.send(known, from.port, from.address);
   }
 
   async #answerDatagram(udp: UdpSocket, message: Buffer, from: RemoteInfo): Promise<void> {

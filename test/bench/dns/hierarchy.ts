@@ -14,7 +14,7 @@ export function buildHierarchy(folder: string, smallCount: number, nameCount: nu
   const below: string[] = [];
   for (const name of small) below.push(...signed(folder, name, ['www A 192.0.2.1']));
   const many = Array.from({ length: nameCount }, (_, index) => `n${index} A 192.0.2.1`);
-  below.push(...signed(folder, 'names.bench.', many));
+  below.push(...signed(folder, 'names.bench.', [...many, '*.wild A 192.0.2.2']));
   const top = signed(folder, 'bench.', below);
   const [, , ...ds] = signed(folder, '.', top);
   const anchor = join(folder, 'root.anchor');

@@ -21,6 +21,8 @@ const COLD_ZONES = 200;
 const LONE_ZONES = 50;
 const NEW_NAMES = 10_000;
 const CACHED_SECONDS = 5;
+/** For the memory that they take. */
+const MANY_NAMES = 100_000;
 const UPSTREAM_PORT = 5301;
 const CLOCK_TICKS_PER_SECOND = 100;
 
@@ -61,6 +63,10 @@ try {
     process.stdout.write(`${name}: alone, cold ${await alone(port, small.slice(0, LONE_ZONES))} ms, `);
     process.stdout.write(`cached ${await alone(port, small)} ms\n`);
     process.stdout.write(`${name}: resident ${residentMegabytes(child)} MiB\n`);
+    const half = Math.round((measured[2]?.perSecond ?? 0) / 2);
+    process.stdout.write(`${name}: at ${half} q/s from cache, ${await latencies(port, fresh, half)}\n`);
+    await ask(port, manyNames(), 50);
+    process.stdout.write(`${name}: resident with ${MANY_NAMES} names ${residentMegabytes(child)} MiB\n`);
     child.kill('SIGKILL');
   }
   printTable(results);
@@ -85,6 +91,18 @@ async function alone(port: number, names: readonly string[]): Promise<string> {
   return (latencies.sort((a, b) => a - b)[latencies.length >> 1] ?? Number.NaN).toFixed(3);
 }
 
+/** Latencies at a steady rate; dnsperf prints one a question. */
+async function latencies(port: number, names: string, perSecond: number): Promise<string> {
+  const args = ['-d', names, '-l', String(CACHED_SECONDS), '-Q', String(perSecond), '-v'];
+  const report = await dnsperf(port, args);
+  const each = [...report.matchAll(/^> NOERROR \S+ \S+ ([\d.]+)$/gm)].map(
+    ([, seconds]) => Number(seconds) * 1000,
+  );
+  each.sort((a, b) => a - b);
+  const at = (share: number): string => (each[Math.floor(each.length * share)] ?? Number.NaN).toFixed(3);
+  return `median ${at(0.5)} ms, p99 ${at(0.99)} ms of ${each.length}`;
+}
+
 interface Measured {
   readonly title: string;
   readonly perSecond: number;
@@ -99,11 +117,7 @@ async function measure(
   args: readonly string[],
 ): Promise<Measured> {
   const before = cpuMs(child);
-  const dnsperf = spawn('dnsperf', ['-s', '127.0.0.1', '-p', String(port), '-D', ...args], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  let report = '';
-  for await (const chunk of dnsperf.stdout) report += chunk;
+  const report = await dnsperf(port, args);
   const number = (label: string): number =>
     Number(new RegExp(`${label}:\\s+([\\d.]+)`).exec(report)?.[1] ?? Number.NaN);
   const completed = number('Queries completed');
@@ -113,6 +127,27 @@ async function measure(
     cpuMsEach: (cpuMs(child) - before) / completed,
     lost: number('Queries lost'),
   };
+}
+
+async function dnsperf(port: number, args: readonly string[]): Promise<string> {
+  const child = spawn('dnsperf', ['-s', '127.0.0.1', '-p', String(port), '-D', ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let report = '';
+  for await (const chunk of child.stdout) report += chunk;
+  return report;
+}
+
+function ask(port: number, names: string, inFlight: number): Promise<string> {
+  return dnsperf(port, ['-d', names, '-n', '1', '-q', String(inFlight)]);
+}
+
+/** From a wildcard, each with its own answer in the cache. */
+function manyNames(): string {
+  return file(
+    'many',
+    Array.from({ length: MANY_NAMES }, (_, index) => `m${index}.wild.names.bench`),
+  );
 }
 
 function printTable(results: ReadonlyMap<string, readonly Measured[]>): void {
