@@ -7,7 +7,8 @@ import { isPosternError } from '../../../shared/errors.ts';
 
 type Behave = (request: IncomingMessage, response: ServerResponse) => void;
 
-const REQUEST_TIMEOUT_MS = 300;
+/** Long enough for a busy machine, short enough to be waited for by every row that hangs. */
+const REQUEST_TIMEOUT_MS = 1500;
 const noSuchKey = error(404, 'NoSuchKey');
 
 function error(status: number, code: string, headers: Record<string, string> = {}): Behave {
