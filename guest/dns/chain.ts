@@ -139,6 +139,17 @@ export class TrustChain {
     return found;
   }
 
+  /** The deepest zone above `target` that is proven already: where a chain that broke still held, for a person. */
+  known(target: DomainName): ZoneStatus | undefined {
+    const anchor = this.#anchors.closest(target);
+    if (anchor === undefined) return undefined;
+    const keys = [anchorKey(anchor.name)];
+    for (let count = anchor.name.labelCount + 1; count <= target.labelCount; count += 1)
+      keys.push(target.suffix(count).key);
+    const delegations = keys.map((key) => this.#cache.get(key, this.#now())?.delegation);
+    return delegations.findLast((delegation) => delegation?.kind === 'cut')?.status;
+  }
+
   async #anchored(anchor: TrustAnchor, work: Work): Promise<ZoneStatus> {
     const found = await this.#shared(anchorKey(anchor.name), work, () => this.#prime(anchor, work));
     if (found.kind !== 'cut') throw new Error('an anchor leads to a zone');

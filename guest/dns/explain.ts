@@ -48,6 +48,8 @@ export function explain(verdict: Verdict): string {
     const zones = statusLines(status);
     if (zones.length === 0) lines.push('  (no trust anchor encloses the name)');
     for (const [depth, zone] of zones.entries()) lines.push(drawZone(zone, depth));
+    const isLast = link === verdict.statuses.length - 1;
+    if (verdict.state === 'bogus' && isLast) lines.push(`${indentOf(zones.length)}✗ here the chain breaks`);
   }
   if (verdict.answers.length > 0) lines.push('', 'answer');
   for (const rrset of verdict.answers) {
@@ -58,7 +60,11 @@ export function explain(verdict: Verdict): string {
 }
 
 function drawZone(zone: ChainLine, depth: number): string {
-  const indent = `  ${'   '.repeat(depth)}`;
+  const indent = indentOf(depth);
   if (zone.state === 'insecure') return `${indent}└─ ${zone.zone}  INSECURE: ${zone.via}`;
   return `${indent}└─ ${zone.zone}  ${zone.via}; its keys are signed by ${zone.signedBy}`;
+}
+
+function indentOf(depth: number): string {
+  return `  ${'   '.repeat(depth)}`;
 }

@@ -28,7 +28,7 @@ export interface Verdict {
   readonly reason: string;
   /** What failed, where something did. */
   readonly code: ErrorCode | undefined;
-  /** The zones that vouch for the answer, in the order of its links. */
+  /** The zones that vouch for the answer, in the order of its links; of a bogus one, those that were proven. */
   readonly statuses: readonly ZoneStatus[];
 }
 
@@ -55,7 +55,7 @@ export interface CacheCounters {
   readonly misses: number;
 }
 
-/** 100,000 names with an address or two. */
+/** Some 30,000 names with an address or two and their signatures. */
 const CACHE_BYTES = 64 * 1024 * 1024;
 /** No answer is kept longer, whatever its TTL (RFC 8767 section 4 recommends days at most). */
 const TTL_MAX_SECONDS = 86_400;
@@ -240,12 +240,18 @@ export class Validator {
     const ttls = [...step.parts, ...step.rrsets].map((one) => one.ttlSeconds);
     const expiresAt = now + Math.min(TTL_MAX_SECONDS, ...ttls);
     const cached = { step, expiresAt };
-    const octets = step.rrsets.reduce((sum, rrset) => sum + rrsetBytes(rrset), key.length);
+    const held = [
+      ...step.rrsets,
+      ...step.parts.flatMap((part) => part.proof ?? []),
+      ...(step.soa ? [step.soa] : []),
+    ];
+    const octets = held.reduce((sum, rrset) => sum + rrsetBytes(rrset), key.length);
     if (expiresAt > now) this.#steps.set(key, cached, expiresAt, octets + STEP_OVERHEAD_BYTES);
     return cached;
   }
 
   #failure(name: DomainName, type: number, error: PosternError, statuses: readonly ZoneStatus[]): Verdict {
+    const held = this.#chain.known(name);
     return {
       name,
       type,
@@ -257,16 +263,18 @@ export class Validator {
       ttlSeconds: BOGUS_TTL_SECONDS,
       reason: error.message,
       code: error.code,
-      statuses,
+      statuses: statuses.length > 0 || held === undefined ? statuses : [held],
     };
   }
 }
 
-function rrsetBytes(rrset: RRset): number {
-  const perRecord = 100;
-  return rrset.rdata.reduce(
-    (sum, rdata) => sum + rdata.length + perRecord,
-    rrset.name.key.length + perRecord,
+/** What an RRset holds in memory: objects around its octets, those of its parsed signatures included. */
+function rrsetBytes({ name, rdata, signatures }: RRset): number {
+  const [perName, perRecord, perSignature] = [300, 200, 700];
+  const records = rdata.reduce((sum, one) => sum + one.length + perRecord, 0);
+  return (
+    records +
+    signatures.reduce((sum, one) => sum + 2 * one.rdata.length + perSignature, perName + name.key.length)
   );
 }
 

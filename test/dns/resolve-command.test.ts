@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { explain } from '../../guest/dns/explain.ts';
 import { DomainName } from '../../guest/dns/name.ts';
 import { TYPE } from '../../guest/dns/types.ts';
 import { addressRdata, nameRdata } from './encode.ts';
@@ -85,6 +86,15 @@ describe('postern resolve', () => {
     assert.match(stdout, /└─ \. {2}trust anchor \d+ \(ECDSAP256SHA256\)/);
     assert.match(stdout, /└─ example\. {2}DS \d+ .* in \.; its keys are signed by/);
     assert.match(stdout, /└─ plain\.example\. {2}INSECURE: example\. proves that plain\.example\. has no DS/);
+  });
+
+  test('--explain shows how far a chain that breaks held', async () => {
+    const broken = new TestZone('broken.').add('www.broken.', TYPE.A, addressRdata('192.0.2.1'));
+    broken.signing = { inception: NOW - 1000, expiration: NOW - 10 };
+    const verdict = await new TestWorld(new TestZone('.'), broken).ask('www.broken.', TYPE.A);
+    const text = explain(verdict);
+    assert.match(text, /^www\.broken\. A: bogus, SERVFAIL\nbecause .* expired at /);
+    assert.match(text, /└─ \. {2}trust anchor .*\n {5}✗ here the chain breaks\n$/);
   });
 
   test('bogus is exit code 1 with its reason', async () => {

@@ -183,6 +183,9 @@ function startForwarder(anchor: string, port: number): ChildProcess {
     'module-config: "validator iterator"',
     `trust-anchor-file: "${anchor}"`,
     'aggressive-nsec: no',
+    // Room for all names, as ours has.
+    'msg-cache-size: 128m',
+    'rrset-cache-size: 256m',
   ];
   return startUnbound('contestant', port, options, forward);
 }
