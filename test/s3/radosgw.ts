@@ -22,6 +22,8 @@ export interface Radosgw {
   /** Ends the gateway alone, as kill -9 does; the objects stay. */
   killGateway(): Promise<void>;
   startGateway(): Promise<void>;
+  /** What the gateway that runs now was asked for; a HEAD counts as a GET. */
+  requests(): Promise<{ readonly puts: number; readonly gets: number }>;
   /** Ends everything and removes its files. */
   stop(): Promise<void>;
 }
@@ -122,6 +124,13 @@ class Cluster implements Radosgw {
 
   async killGateway(): Promise<void> {
     await this.#end('radosgw', 'SIGKILL');
+  }
+
+  async requests(): Promise<{ readonly puts: number; readonly gets: number }> {
+    const socket = this.#path('run/client.rgw.asok');
+    const { stdout } = await run('ceph', ['--admin-daemon', socket, 'perf', 'dump', 'rgw']);
+    const { rgw } = JSON.parse(stdout) as { rgw: { put: number; get: number } };
+    return { puts: rgw.put, gets: rgw.get };
   }
 
   async stop(): Promise<void> {

@@ -1,92 +1,149 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { startRadosgw } from '../../s3/radosgw.ts';
 import { program } from '../../scenario/nbd/program.ts';
-import { nbdkitMemory, nbdkitOnS3, posternOnS3, type StorageServer, startPostern } from './servers.ts';
+import { attachTimes } from './attach.ts';
+import {
+  type Contestant,
+  type Requests,
+  type Setting,
+  startMemory,
+  startNbdkitS3,
+  startPostern,
+  startS3backer,
+} from './contestants.ts';
+import { cpuSeconds, fio, median, peakMemoryMib, WORKLOADS, type Workload } from './measure.ts';
 
-// npm run bench:storage [-- SECONDS ROUNDS]: whole disks over NBD, each asked by fio in turn within one run. Ours goes
-// through guest, relay and parent to a directory and to radosgw, with every flush anchored; nbdkit's memory plugin is
-// the ceiling, its S3 plugin the neighbour on the same radosgw.
-const [seconds = '2', rounds = '1'] = process.argv.slice(2);
-const SIZE_BYTES = 256 * 1024 * 1024;
+// npm run bench:storage [-- SECONDS ROUNDS MIB]: volumes through the relay against other block devices over S3, on one
+// radosgw in memory, all of them asked by fio over NBD, in turn within each round.
+const [seconds = '2', rounds = '3', mib = '256'] = process.argv.slice(2);
+const MIB = 1024 * 1024;
+/** Longer than s3backer holds a write back; and in all as long as its 64 MiB take. */
+const SETTLE_POLL_MS = 400;
+const SETTLE_POLLS = 50;
+/** Ours that the others are compared with. */
+const BASE = 'postern, radosgw';
 
-interface Workload {
-  readonly name: string;
-  readonly fio: readonly string[];
+interface Sample {
+  readonly rate: number;
+  readonly puts: number;
+  readonly gets: number;
+  readonly cpuPerGib: number;
 }
 
-const JOBS = ['--numjobs=16', '--group_reporting'];
-const WORKLOADS: readonly Workload[] = [
-  { name: '1 MiB sequential write, depth 4', fio: ['--rw=write', '--bs=1m', '--iodepth=4', '--end_fsync=1'] },
-  { name: '1 MiB sequential read, depth 4', fio: ['--rw=read', '--bs=1m', '--iodepth=4'] },
-  { name: '4 KiB random read, depth 1', fio: ['--rw=randread', '--bs=4k', '--iodepth=1'] },
-  { name: '4 KiB random read, depth 16', fio: ['--rw=randread', '--bs=4k', '--iodepth=16'] },
-  { name: '4 KiB random write, depth 1', fio: ['--rw=randwrite', '--bs=4k', '--iodepth=1'] },
-  { name: '4 KiB random write, depth 16', fio: ['--rw=randwrite', '--bs=4k', '--iodepth=16'] },
-  { name: '4 KiB write and flush, 1 job', fio: ['--rw=randwrite', '--bs=4k', '--iodepth=1', '--fsync=1'] },
-  {
-    name: '4 KiB write and flush, 16 jobs',
-    fio: ['--rw=randwrite', '--bs=4k', '--iodepth=1', '--fsync=1', ...JOBS],
-  },
-];
+for (const [tool, name] of [
+  ['s3backer', 's3backer'],
+  ['nbdkit', 'nbdkit nbdkit-plugin-python'],
+  ['fio', 'fio'],
+] as const) {
+  await program('which', tool).catch(() => {
+    throw new Error(
+      `apt-get install -y --no-install-recommends fuse ${name} (and test/setup.sh for the rest)`,
+    );
+  });
+}
 
 const folder = await mkdtemp(join(tmpdir(), 'postern-bench-storage-'));
-const radosgw = await startRadosgw();
-const servers: StorageServer[] = [];
+const server = await startRadosgw();
+const setting: Setting = { folder, server, sizeBytes: Number(mib) * MIB };
+const contestants: Contestant[] = [];
 try {
-  servers.push(await startPostern('postern, directory', SIZE_BYTES));
-  servers.push(await posternOnS3(SIZE_BYTES, radosgw, folder));
-  servers.push(await nbdkitOnS3(SIZE_BYTES, radosgw, folder));
-  servers.push(await nbdkitMemory(SIZE_BYTES, folder));
-  print(
-    `${availableParallelism()} cores, load ${loadavg()[0]?.toFixed(1)}, ${rounds} rounds of ${seconds} s, medians`,
-  );
-  print(['workload'.padEnd(34), ...servers.map(({ name }) => name.padStart(20))].join(''));
-  for (const { name, fio } of WORKLOADS) print(await row(name, fio));
+  contestants.push(await startPostern(setting, 's3'), await startPostern(setting, 'directory'));
+  contestants.push(await startMemory(setting), await startNbdkitS3(setting), await startS3backer(setting));
+  await compare();
+  await attachTimes(setting, print);
 } finally {
-  for (const server of servers) await server.stop();
-  await radosgw.stop();
+  for (const contestant of contestants) await contestant.stop();
+  await server.stop();
   await rm(folder, { recursive: true });
 }
 
-async function row(name: string, workload: readonly string[]): Promise<string> {
-  const cells: string[] = [];
-  const samples: number[][] = servers.map(() => []);
+async function compare(): Promise<void> {
+  const load = loadavg()[0]?.toFixed(1);
+  print(
+    `${availableParallelism()} cores, load ${load} before; ${rounds} rounds of ${seconds} s on ${mib} MiB; medians`,
+  );
+  print(
+    'strict: a flush of ours is stored and anchored (file anchor) when it is answered; the others store plaintext',
+  );
+  print(
+    's3backer: its fsync does nothing, so what it calls a flush is none; up to 64 MiB stay in its memory',
+  );
+  print('PUTs, GETs and CPU include what was put off until after the workload');
+  const [fill] = WORKLOADS;
+  if (fill === undefined) throw new Error('no workloads');
+  for (const contestant of contestants) {
+    await fio(contestant.socket, fill, setting.sizeBytes, undefined);
+    await settled(contestant);
+  }
+  const samples = new Map<string, Sample[]>();
   for (let round = 0; round < Number(rounds); round += 1) {
-    for (const [index, { socket }] of servers.entries()) {
-      // One that cannot do a workload (fio says so) leaves a hole in the table, not an end to it.
-      const found = await fio(socket, workload).catch(() => undefined);
-      if (found === undefined) continue;
-      samples[index]?.push(name.includes('MiB') ? found.mibPerSecond : found.perSecond);
+    for (const workload of WORKLOADS) {
+      for (const contestant of contestants) {
+        const key = `${workload.name}/${contestant.name}`;
+        // One that cannot do a workload (fio says so) leaves a hole in the table, not an end to it.
+        const found = await sample(contestant, workload).catch(() => undefined);
+        if (found !== undefined) samples.set(key, [...(samples.get(key) ?? []), found]);
+      }
+      if (round + 1 === Number(rounds)) report(workload, samples);
     }
   }
-  for (const values of samples) {
-    if (values.length === 0) {
-      cells.push('failed'.padStart(20));
-      continue;
-    }
-    const middle = [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-    cells.push(`${middle.toFixed(0)}${name.includes('MiB') ? ' MiB/s' : '/s'}`.padStart(20));
+  print('\nmost memory, MiB of each process');
+  for (const { name, pids } of contestants) {
+    const peaks = (await peakMemoryMib(pids)).map((peak) => peak.toFixed(0));
+    print(`  ${name.padEnd(22)}${peaks.join(' + ')}`);
   }
-  return name.padEnd(34) + cells.join('');
 }
 
-async function fio(socket: string, workload: readonly string[]) {
-  const output = join(folder, 'fio.json');
-  const common = ['--name=bench', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`];
-  const extent = [`--size=${SIZE_BYTES}`, '--time_based', `--runtime=${seconds}`];
-  await program('fio', ...common, ...workload, ...extent, '--output-format=json', `--output=${output}`);
-  const text = await readFile(output, 'utf8');
-  const parsed = JSON.parse(text.slice(text.indexOf('{'))) as {
-    jobs: [Record<'read' | 'write', { total_ios: number; io_bytes: number; runtime: number }>];
-  };
-  const { read, write } = parsed.jobs[0];
-  const elapsedMs = Math.max(read.runtime, write.runtime);
+async function sample(contestant: Contestant, workload: Workload): Promise<Sample> {
+  const before = await contestant.requests();
+  const cpuBefore = await cpuSeconds(contestant.pids);
+  const totals = await fio(contestant.socket, workload, setting.sizeBytes, Number(seconds));
+  const after = await settled(contestant);
+  const cpu = (await cpuSeconds(contestant.pids)) - cpuBefore;
+  const amount = workload.unit === 'MiB/s' ? totals.bytes / MIB : totals.operations;
   return {
-    perSecond: ((read.total_ios + write.total_ios) * 1000) / elapsedMs,
-    mibPerSecond: ((read.io_bytes + write.io_bytes) * 1000) / elapsedMs / 2 ** 20,
+    rate: (amount * 1000) / totals.elapsedMs,
+    puts: (after.puts - before.puts) / amount,
+    gets: (after.gets - before.gets) / amount,
+    cpuPerGib: (cpu * 1024 * MIB) / totals.bytes,
   };
+}
+
+/** What is put off is counted as well, and is over before the next one has its turn. */
+async function settled(contestant: Contestant): Promise<Requests> {
+  let last = await contestant.requests();
+  for (let poll = 0; poll < SETTLE_POLLS; poll += 1) {
+    await sleep(SETTLE_POLL_MS);
+    const now = await contestant.requests();
+    if (now.puts === last.puts && now.gets === last.gets) break;
+    last = now;
+  }
+  return last;
+}
+
+function report(workload: Workload, samples: ReadonlyMap<string, readonly Sample[]>): void {
+  const per = workload.unit === 'MiB/s' ? 'MiB' : 'op';
+  print(`\n${workload.name}`);
+  row('', [workload.unit, 'x of ours', `PUT/${per}`, `GET/${per}`, 'CPU s/GiB']);
+  const of = (name: string, field: keyof Sample): number =>
+    median((samples.get(`${workload.name}/${name}`) ?? []).map((one) => one[field]));
+  for (const { name } of contestants) {
+    const ratio = of(name, 'rate') / of(BASE, 'rate');
+    row(name, [
+      of(name, 'rate').toFixed(0),
+      ratio.toFixed(2),
+      of(name, 'puts').toFixed(2),
+      of(name, 'gets').toFixed(2),
+      of(name, 'cpuPerGib').toFixed(1),
+    ]);
+  }
+}
+
+function row(name: string, cells: readonly string[]): void {
+  print(`  ${name.padEnd(22)}${cells.map((cell) => cell.padStart(11)).join('')}`);
 }
 
 function print(line: string): void {
