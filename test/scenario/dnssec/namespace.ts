@@ -1,4 +1,6 @@
 import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -10,13 +12,19 @@ const OUTPUT_MAX_BYTES = 64 * 1024 * 1024;
 /** Runs a worker of this folder in network and process namespaces of its own; gives what it printed, a value a line. */
 export async function runAlone(worker: string, ...args: readonly string[]): Promise<unknown[]> {
   const command = [process.execPath, join(import.meta.dirname, worker), ...args];
-  const { stdout } = await promisify(execFile)(
-    'unshare',
-    [...NAMESPACE, 'sh', '-c', INSIDE, 'sh', ...command],
-    { maxBuffer: OUTPUT_MAX_BYTES },
-  );
-  return stdout
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line) as unknown);
+  // What the worker leaves goes when its servers are gone: until then they may still write there.
+  const folder = mkdtempSync(join(tmpdir(), 'postern-alone-'));
+  try {
+    const { stdout } = await promisify(execFile)(
+      'unshare',
+      [...NAMESPACE, 'sh', '-c', INSIDE, 'sh', ...command],
+      { maxBuffer: OUTPUT_MAX_BYTES, env: { ...process.env, TMPDIR: folder } },
+    );
+    return stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as unknown);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
