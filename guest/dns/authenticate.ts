@@ -1,12 +1,13 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
 import type { TrustAnchors } from './anchors.ts';
-import type { SecureZone, TrustChain, ZoneStatus } from './chain.ts';
+import type { TrustChain } from './chain.ts';
 import { DenialEvidence, denialSigners } from './evidence.ts';
 import type { Work } from './limits.ts';
 import type { DomainName } from './name.ts';
 import type { Response, RRset } from './rrset.ts';
 import { RCODE, TYPE } from './types.ts';
 import { describe, maySign, verifyRrset } from './verify.ts';
+import type { SecureZone, ZoneStatus } from './zone-status.ts';
 
 /** RFC 4033 section 5. */
 export type DnssecState = 'secure' | 'insecure' | 'bogus' | 'indeterminate';

@@ -1,7 +1,7 @@
-import type { SecureZone, ZoneStatus } from './chain.ts';
 import { answerLines } from './presentation.ts';
 import { rcodeName } from './types.ts';
 import { questionText, type Verdict } from './validator.ts';
+import type { SecureZone, ZoneStatus } from './zone-status.ts';
 
 /** One zone on the way from an anchor, as `postern resolve` prints it. */
 export interface ChainLine {

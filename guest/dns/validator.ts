@@ -2,7 +2,7 @@ import { type ErrorCode, isPosternError, type PosternError } from '../../shared/
 import type { TrustAnchors } from './anchors.ts';
 import { type Authentic, Authenticator, type DnssecState } from './authenticate.ts';
 import { BoundedCache } from './cache.ts';
-import { TrustChain, type ZoneStatus } from './chain.ts';
+import { TrustChain } from './chain.ts';
 import { DNS_LIMITS, type DnsLimits, overLimit, Work } from './limits.ts';
 import type { DomainName } from './name.ts';
 import { Questioner } from './questioner.ts';
@@ -10,6 +10,7 @@ import type { Response, RRset } from './rrset.ts';
 import { chainIn, readStep, type Step, speaksOf, weakest } from './step.ts';
 import { RCODE, TYPE, typeName } from './types.ts';
 import type { UpstreamResolver } from './upstream/upstream.ts';
+import type { ZoneStatus } from './zone-status.ts';
 
 /** The whole outcome of a question: what may be released, and why. */
 export interface Verdict {
