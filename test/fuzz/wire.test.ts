@@ -21,6 +21,7 @@ import {
   encodeTcpOpen,
 } from '../../shared/wire/open.ts';
 import { decodeReply, encodeReply, REPLY_STATUSES } from '../../shared/wire/reply.ts';
+import { readNaively, readStreamed } from '../wire/datagram-naive.ts';
 import { vectorsOf } from '../wire/vectors.ts';
 import { fuzzDecoder, fuzzRounds } from './fuzz.ts';
 
@@ -78,6 +79,27 @@ test('control frames: the same frames or the same error, in whatever pieces they
       offset = end;
     }
     assert.deepEqual(framesOf(pieces), whole);
+  });
+});
+
+test('udp frames: what a naive reader reads, whole, in pieces and byte by byte', () => {
+  fuzzDecoder('udp', corpusOf('datagram.md'), ROUNDS, (bytes, random) => {
+    const naive = readNaively(bytes);
+    const single = Array.from({ length: bytes.length }, (_, at) => bytes.subarray(at, at + 1));
+    assert.deepEqual(readStreamed(single), naive);
+    const pieces: Buffer[] = [];
+    for (let offset = 0; offset < bytes.length; ) {
+      const end = offset + 1 + random.below(64);
+      pieces.push(bytes.subarray(offset, end));
+      offset = end;
+    }
+    for (const way of [pieces, [bytes]]) {
+      const streamed = readStreamed(way);
+      assert.equal(streamed.failed, naive.failed);
+      // Frames before a bad one in the same piece are lost with it: the association ends all the same.
+      const expected = naive.failed ? naive.frames.slice(0, streamed.frames.length) : naive.frames;
+      assert.deepEqual(streamed.frames, expected);
+    }
   });
 });
 
