@@ -1,48 +1,65 @@
 import { FileAnchor } from '../../guest/counter/file.ts';
 import { attachVolume } from '../../guest/volume/attach.ts';
+import type { Volume } from '../../guest/volume/engine.ts';
 import { systemEnvironment } from '../../guest/volume/environment.ts';
+import { collectGarbage } from '../../guest/volume/gc.ts';
 import { BLOCK_BYTES } from '../../guest/volume/limits.ts';
+import { createSnapshot, deleteSnapshot } from '../../guest/volume/snapshot.ts';
 import { openDirectoryStore } from '../../parent/objects/directory.ts';
 import { SMALL_LIMITS } from '../volume/world.ts';
+import { Mortal } from './storage/mortal.ts';
+import { readNumbers, writeNumber } from './storage/numbered-blocks.ts';
 
 /**
- * A guest that is to be killed: attaches, prints what it finds in each block, then writes and flushes for ever, and prints
- * the number of each write that a flush has acknowledged. Arguments: store folder, anchor folder, first number, blocks.
+ * A guest that is to be killed: attaches, prints what it finds in each block, then writes and flushes, and prints the number
+ * of each write that a flush has acknowledged. Without a step at which it kills itself it does so for ever; with one it does
+ * a little of everything that a volume can do, detaches, and prints how many steps that took.
+ * Arguments: store folder, anchor folder, first number, blocks, step.
  */
-const [store = '', anchor = '', first = '0', blockCount = '16'] = process.argv.slice(2);
+const [store = '', anchor = '', first = '0', blockCount = '16', diesAt] = process.argv.slice(2);
 const blocks = Number(blockCount);
 const log = { info() {}, warn() {}, error() {} };
+const mortal = new Mortal(Number(diesAt ?? Number.NaN));
+let number = Number(first);
 
 const volume = await attachVolume({
-  store: await openDirectoryStore(store),
-  prefix: 'vol',
-  name: 'data',
-  keyProvider: { kind: 'test', rootKey: async () => Buffer.alloc(32, 7) },
-  anchor: new FileAnchor(anchor),
-  environment: systemEnvironment(log),
-  limits: { ...SMALL_LIMITS, deleteGraceMs: 20 },
+  ...mortal.wrap({
+    store: await openDirectoryStore(store),
+    prefix: 'vol',
+    name: 'data',
+    keyProvider: { kind: 'test', rootKey: async () => Buffer.alloc(32, 7) },
+    anchor: new FileAnchor(anchor),
+    environment: systemEnvironment(log),
+    limits: { ...SMALL_LIMITS, deleteGraceMs: 20 },
+  }),
   takeover: true,
 });
+process.stdout.write(`found ${(await readNumbers(volume, blocks)).join(' ')}\n`);
+if (diesAt === undefined) for (;;) await writeAndFlush(3);
+await aLittleOfEverything(volume);
+process.stdout.write(`steps ${mortal.steps}\n`);
 
-const found: number[] = [];
-for (let block = 0; block < blocks; block += 1) {
-  const bytes = await volume.read(block * BLOCK_BYTES, BLOCK_BYTES);
-  const number = bytes.readUInt32LE(0);
-  // Each block is one write's number throughout: a torn block would show.
-  for (let at = 0; at < BLOCK_BYTES; at += 4) {
-    if (bytes.readUInt32LE(at) !== number) throw new Error(`block ${block} is torn`);
+async function writeAndFlush(count: number): Promise<void> {
+  for (let written = 0; written < count; written += 1, number += 1) {
+    await writeNumber(volume, number, blocks);
+    process.stdout.write(`wrote ${number}\n`);
   }
-  found.push(number);
+  await volume.flush();
+  process.stdout.write(`flushed ${number - 1}\n`);
 }
-process.stdout.write(`found ${found.join(' ')}\n`);
 
-for (let number = Number(first); ; number += 1) {
-  const bytes = Buffer.alloc(BLOCK_BYTES);
-  for (let at = 0; at < BLOCK_BYTES; at += 4) bytes.writeUInt32LE(number, at);
-  await volume.write((number % blocks) * BLOCK_BYTES, bytes, { fua: false });
-  process.stdout.write(`wrote ${number}\n`);
-  if (number % 3 === 0) {
-    await volume.flush();
-    process.stdout.write(`flushed ${number}\n`);
-  }
+/** Small and large flushes, a snapshot, space given back, a checkpoint, repacking, and the way out. */
+async function aLittleOfEverything({ parts }: Volume): Promise<void> {
+  await writeAndFlush(3);
+  await createSnapshot(volume, `kept-${number}`);
+  await volume.write(2 * blocks * BLOCK_BYTES, Buffer.alloc(60 * BLOCK_BYTES, 'gone'), { fua: false });
+  await writeAndFlush(blocks);
+  await volume.trim(2 * blocks * BLOCK_BYTES, 60 * BLOCK_BYTES, { fua: true });
+  // With those of lives that did not get this far.
+  for (const { name } of [...parts.checkpointer.snapshots]) await deleteSnapshot(volume, name);
+  for (let flushes = 0; flushes < 4; flushes += 1) await writeAndFlush(1 + flushes);
+  await parts.checkpointer.request();
+  await collectGarbage(volume, { dryRun: false });
+  await writeAndFlush(2);
+  await volume.detach();
 }

@@ -16,6 +16,16 @@ export interface Ran {
   readonly stderr: string;
 }
 
+/** Waits until the guest has attached its volume. */
+export function attached(guest: PartyProcess): Promise<PartyProcess> {
+  return saidBy(guest, '"volume.attached"');
+}
+
+async function saidBy(party: PartyProcess, sign: string): Promise<PartyProcess> {
+  await party.logged(sign, (line) => (line.includes(sign) ? line : undefined));
+  return party;
+}
+
 /** A parent with a directory store and a guest with one volume `data`, as real processes over unix sockets. */
 export class VolumeWorld {
   readonly folder: string;
@@ -53,12 +63,17 @@ export class VolumeWorld {
   }
 
   startParent(): Promise<PartyProcess> {
-    return this.#start('parent', '"parent.up"');
+    return saidBy(this.#spawn('parent'), '"parent.up"');
   }
 
   /** Resolves when the volume is attached and served. */
   startGuest(): Promise<PartyProcess> {
-    return this.#start('guest', '"volume.attached"');
+    return attached(this.spawnGuest());
+  }
+
+  /** On its way to attach the volume. */
+  spawnGuest(): PartyProcess {
+    return this.#spawn('guest');
   }
 
   /** `postern volume ARGS --config …`. */
@@ -79,11 +94,10 @@ export class VolumeWorld {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  async #start(party: 'parent' | 'guest', sign: string): Promise<PartyProcess> {
+  #spawn(party: 'parent' | 'guest'): PartyProcess {
     const words = [process.execPath, POSTERN, party, '--config', this.path(`${party}.yaml`)];
     const started = new PartyProcess(party, words, STEP_TIMEOUT_MS);
     this.#running.add(started);
-    await started.logged(sign, (line) => (line.includes(sign) ? line : undefined));
     return started;
   }
 
