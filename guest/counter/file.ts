@@ -1,34 +1,33 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, link, mkdir, open, readFile, rename, unlink, writeFile } from 'node:fs/promises';
+import { closeSync, fdatasync, openSync, readSync, writeSync } from 'node:fs';
+import { link, mkdir, open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import * as v from 'valibot';
+import { promisify } from 'node:util';
 import { PosternError } from '../../shared/errors.ts';
+import { tryLock } from '../../shared/transport/native/libc.ts';
 import {
   type Anchor,
   type AnchorHead,
-  type AnchorOptions,
   type AnchorResult,
   type AnchorStep,
   type AnchorVolume,
   equalHeads,
 } from './anchor.ts';
+import { encodeHead, HEAD_FILE_BYTES, newestHead, slotOffset, type TurnedHead } from './file-head.ts';
 
 /** How long one advance waits for another process's; each takes milliseconds. */
 const LOCK_TIMEOUT_MS = 5000;
 const LOCK_POLL_MS = 10;
-const HEAD_MAX_BYTES = 1024;
 
-const HeadSchema = v.strictObject({
-  version: v.literal(1),
-  epoch: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-  seq: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-  commitHash: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
-});
+const dataSync = promisify(fdatasync);
 
 /**
- * Heads in a folder, a file each. Durable, and no protection at all: whoever can write the folder can turn every volume
- * back. For development only, which `capabilities` makes everybody say who uses it.
+ * Heads in a folder, a file each (file.md). Durable, and no protection at all: whoever can write the folder can turn every
+ * volume back. For development only, which `capabilities` makes everybody say who uses it.
+ *
+ * An advance opens, locks, reads and writes at once and waits for the disk alone: these calls take microseconds each, since
+ * all of the file is in the page cache, and a turn through the thread pool for each of them takes longer than all of them.
  */
 export class FileAnchor implements Anchor {
   readonly capabilities = { kind: 'file', production: false, maxLeaves: Number.MAX_SAFE_INTEGER } as const;
@@ -39,78 +38,63 @@ export class FileAnchor implements Anchor {
   }
 
   async create(volume: AnchorVolume, first: AnchorHead): Promise<'created' | 'exists'> {
-    await this.#reach(() => mkdir(this.#folder, { recursive: true, mode: 0o700 }));
-    return this.#locked(volume, async () => {
-      if ((await this.#load(volume)) !== undefined) return 'exists';
-      await this.#store(volume, first);
-      return 'created';
+    return this.#reach(async () => {
+      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+      if (await this.#createFile(this.#path(volume), first)) return 'created';
+      // What is there is a head, or an error.
+      await this.read(volume);
+      return 'exists';
     });
   }
 
-  async read(volume: AnchorVolume, options?: AnchorOptions): Promise<AnchorHead | undefined> {
-    options?.signal?.throwIfAborted();
-    return this.#load(volume);
+  async read(volume: AnchorVolume): Promise<AnchorHead | undefined> {
+    return this.#reach(async () => {
+      const path = this.#path(volume);
+      const fd = openExisting(path, 'r');
+      if (fd === undefined) return undefined;
+      try {
+        return load(fd, path).head;
+      } finally {
+        closeSync(fd);
+      }
+    });
   }
 
   async advance(volume: AnchorVolume, step: AnchorStep): Promise<AnchorResult> {
     const last = step.leaves.at(-1);
     if (last === undefined) throw new RangeError('an advance along no leaves');
-    return this.#locked(volume, async () => {
-      const head = await this.#load(volume);
-      if (head !== undefined && equalHeads(head, last)) return { outcome: 'advanced' };
-      if (head === undefined || !equalHeads(head, step.from)) return { outcome: 'conflict', head };
-      await this.#store(volume, last);
-      return { outcome: 'advanced' };
+    return this.#reach(async () => {
+      const path = this.#path(volume);
+      const fd = openExisting(path, 'r+');
+      if (fd === undefined) return { outcome: 'conflict', head: undefined };
+      try {
+        await lock(fd, path);
+        return await move(fd, load(fd, path), step.from, last);
+      } finally {
+        closeSync(fd);
+      }
     });
   }
 
   #path(volume: AnchorVolume): string {
-    return join(this.#folder, `${volume.anchorId.toString('hex')}.json`);
+    return join(this.#folder, `${volume.anchorId.toString('hex')}.anchor`);
   }
 
-  async #load(volume: AnchorVolume): Promise<AnchorHead | undefined> {
-    const path = this.#path(volume);
-    const text = await this.#reach(() =>
-      readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-        if (error.code === 'ENOENT') return undefined;
-        throw error;
-      }),
-    );
-    if (text === undefined) return undefined;
-    const parsed = text.length > HEAD_MAX_BYTES ? undefined : v.safeParse(HeadSchema, parseJson(text));
-    if (!parsed?.success) throw new PosternError('ERR_ANCHOR_CORRUPT', `${path} holds no head`);
-    const { epoch, seq, commitHash } = parsed.output;
-    return { epoch, seq, commitHash: Buffer.from(commitHash, 'hex') };
-  }
-
-  /** The new head is on the disk, name and all, before this resolves. */
-  async #store(volume: AnchorVolume, head: AnchorHead): Promise<void> {
-    const path = this.#path(volume);
-    const { epoch, seq } = head;
-    const text = JSON.stringify({ version: 1, epoch, seq, commitHash: head.commitHash.toString('hex') });
-    await this.#reach(async () => {
-      const file = await open(`${path}.new`, 'w', 0o600);
-      await writeAndSync(file, text);
-      await rename(`${path}.new`, path);
+  /** The file is there whole and durable, or not at all; false when it was there before. */
+  async #createFile(path: string, head: AnchorHead): Promise<boolean> {
+    const draft = `${path}.${randomBytes(6).toString('hex')}`;
+    const file = await open(draft, 'wx', 0o600);
+    try {
+      const bytes = Buffer.alloc(HEAD_FILE_BYTES);
+      encodeHead({ turn: 1, head }).copy(bytes, slotOffset(1));
+      await file.writeFile(bytes);
+      await file.sync();
+      return await linkOnce(draft, path);
+    } finally {
+      await file.close();
+      await unlink(draft);
       const folder = await open(this.#folder, 'r');
       await folder.sync().finally(() => folder.close());
-    });
-  }
-
-  /** One process at a time; a lock whose holder died is taken over. */
-  async #locked<T>(volume: AnchorVolume, work: () => Promise<T>): Promise<T> {
-    const path = `${this.#path(volume)}.lock`;
-    const endMs = performance.now() + LOCK_TIMEOUT_MS;
-    while (!(await this.#reach(() => takeLock(path)))) {
-      if (performance.now() > endMs) {
-        throw new PosternError('ERR_ANCHOR_UNAVAILABLE', `${path} is held by another process`);
-      }
-      await delay(LOCK_POLL_MS);
-    }
-    try {
-      return await work();
-    } finally {
-      await unlink(path);
     }
   }
 
@@ -130,46 +114,55 @@ export class FileAnchor implements Anchor {
   }
 }
 
-async function writeAndSync(file: FileHandle, text: string): Promise<void> {
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
+/** Under the lock: from `from` to `last`, on the disk when it resolves. */
+async function move(fd: number, now: TurnedHead, from: AnchorHead, last: AnchorHead): Promise<AnchorResult> {
+  const isThere = equalHeads(now.head, last);
+  if (!isThere && !equalHeads(now.head, from)) return { outcome: 'conflict', head: now.head };
+  // One that is there already is written again: whoever wrote it may have died, or failed, before it was on the disk.
+  const next = isThere ? now : { turn: now.turn + 1, head: last };
+  const bytes = encodeHead(next);
+  const written = writeSync(fd, bytes, 0, bytes.length, slotOffset(next.turn));
+  if (written !== bytes.length) throw new PosternError('ERR_ANCHOR_UNAVAILABLE', 'a record was cut short');
+  await dataSync(fd);
+  return { outcome: 'advanced' };
+}
+
+/** @throws ERR_ANCHOR_CORRUPT */
+function load(fd: number, path: string): TurnedHead {
+  const bytes = Buffer.alloc(HEAD_FILE_BYTES + 1);
+  const length = readSync(fd, bytes, 0, bytes.length, 0);
+  const head = newestHead(bytes.subarray(0, length));
+  if (head === undefined) throw new PosternError('ERR_ANCHOR_CORRUPT', `${path} holds no head`);
+  return head;
+}
+
+/** One at a time, of all processes; the lock ends with the descriptor, and so with its process. */
+async function lock(fd: number, path: string): Promise<void> {
+  const endMs = performance.now() + LOCK_TIMEOUT_MS;
+  while (!tryLock(fd)) {
+    if (performance.now() > endMs) {
+      throw new PosternError('ERR_ANCHOR_UNAVAILABLE', `${path} is held by another process`);
+    }
+    await delay(LOCK_POLL_MS);
   }
 }
 
-/** The lock appears with its holder's number in it, or not at all: a process may die at any moment. */
-async function takeLock(path: string): Promise<boolean> {
-  const draft = `${path}.${process.pid}.${randomBytes(6).toString('hex')}`;
-  await writeFile(draft, String(process.pid), { mode: 0o600 });
+/** Undefined when there is no such file. */
+function openExisting(path: string, flags: 'r' | 'r+'): number | undefined {
+  try {
+    return openSync(path, flags);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+async function linkOnce(draft: string, path: string): Promise<boolean> {
   try {
     await link(draft, path);
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-  } finally {
-    await unlink(draft);
-  }
-  const holder = Number.parseInt(await readFile(path, 'utf8').catch(() => ''), 10);
-  if (Number.isSafeInteger(holder) && !isAlive(holder)) await unlink(path).catch(() => undefined);
-  return false;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    // Malformed is one of the things that the schema's caller reports.
-    return undefined;
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
   }
 }

@@ -24,6 +24,9 @@ const TEMPORARY_FOLDER = '%tmp';
 /** A symbolic link is an error, and a FIFO in an object's place does not hang the store. */
 const READ_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
+/** O_DSYNC: each write returns when its bytes, and the size that they give the file, are on the disk. */
+const TEMPORARY_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_DSYNC;
+
 /**
  * Objects as files of one folder of the parent, which must exist, on one local file system, and belong to this
  * process alone. An object is written to a temporary file, synced, and linked to its name, which is what makes it
@@ -54,15 +57,18 @@ class DirectoryStore implements ObjectStore {
   async putIfAbsent(key: string, bytes: Buffer, options?: StoreOptions): Promise<'created' | 'exists'> {
     return this.#guarded(key, async () => {
       const file = this.#fileOf(key);
-      await this.#ensureFolder(dirname(file));
-      const temporary = await this.#writeTemporary(bytes);
+      const [ensured, written] = await Promise.allSettled([
+        this.#ensureFolder(dirname(file)),
+        this.#writeTemporary(bytes),
+      ]);
+      if (written.status === 'rejected') throw written.reason;
       try {
+        if (ensured.status === 'rejected') throw ensured.reason;
         throwIfAborted(options?.signal);
-        return await this.#link(temporary, file);
-      } finally {
-        await unlink(temporary).catch(() => {
-          // The next start removes it.
-        });
+        return await this.#link(written.value, file);
+      } catch (error) {
+        await removeTemporary(written.value);
+        throw error;
       }
     });
   }
@@ -133,14 +139,13 @@ class DirectoryStore implements ObjectStore {
     this.#temporaryCount += 1;
     const name = `${process.pid}-${this.#temporaryCount}-${randomBytes(6).toString('hex')}`;
     const temporary = `${this.#root}/${TEMPORARY_FOLDER}/${name}`;
-    const handle = await open(temporary, 'wx', 0o600);
+    const handle = await open(temporary, TEMPORARY_FLAGS, 0o600);
     try {
-      await handle.writeFile(bytes);
-      await handle.datasync();
+      for (let at = 0; at < bytes.length; ) {
+        at += (await handle.write(bytes, at, bytes.length - at, at)).bytesWritten;
+      }
     } catch (error) {
-      await unlink(temporary).catch(() => {
-        // The next start removes it; the first error is the one to tell.
-      });
+      await removeTemporary(temporary);
       throw error;
     } finally {
       await handle.close();
@@ -148,13 +153,14 @@ class DirectoryStore implements ObjectStore {
     return temporary;
   }
 
+  /** Gives the object its name, durably, and takes the temporary one away. */
   async #link(temporary: string, file: string): Promise<'created' | 'exists'> {
     this.#linking.set(file, (this.#linking.get(file) ?? 0) + 1);
     try {
       const answer = await linkOnce(temporary, file);
       try {
         // Also for `exists`: what this caller now reads there must not be undone by a power cut.
-        await this.#folders.sync(dirname(file));
+        await Promise.all([this.#folders.sync(dirname(file)), removeTemporary(temporary)]);
       } catch (error) {
         throw ambiguous(`${file}: written, and its folder cannot be synced`, error);
       }
@@ -233,6 +239,11 @@ class DirectoryStore implements ObjectStore {
       throw storeError(key, error);
     }
   }
+}
+
+/** One that cannot be removed waits for the next start. */
+async function removeTemporary(temporary: string): Promise<void> {
+  await unlink(temporary).catch(() => undefined);
 }
 
 async function readFully(handle: FileHandle, key: string, range: ByteRange): Promise<Buffer> {

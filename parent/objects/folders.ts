@@ -1,5 +1,9 @@
-import { mkdir, open } from 'node:fs/promises';
+import { closeSync, fsync, openSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { promisify } from 'node:util';
+
+const sync = promisify(fsync);
 
 /** Folders remembered as safe on the disk; past it the oldest is forgotten, and synced once more when it is used. */
 const KNOWN_MAX_FOLDERS = 8192;
@@ -74,14 +78,15 @@ export class DurableFolders {
 
   async #fsync(folder: string): Promise<void> {
     this.assertSound();
-    const handle = await open(folder, 'r');
+    // At once: the caller has just used the folder, so that opening it costs less than a turn of the thread pool.
+    const fd = openSync(folder, 'r');
     try {
-      await handle.sync();
+      await sync(fd);
     } catch (error) {
       this.#failure = error;
       throw error;
     } finally {
-      await handle.close();
+      closeSync(fd);
     }
   }
 }

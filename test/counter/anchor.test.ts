@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { closeSync, openSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { FileAnchor } from '../../guest/counter/file.ts';
+import { SLOT_BYTES } from '../../guest/counter/file-head.ts';
+import { tryLock } from '../../shared/transport/native/libc.ts';
 import { anchorConformance, SampleLog } from '../conformance/anchor.ts';
 import { AnchorHeads, MemoryAnchor } from '../volume/memory-anchor.ts';
 
@@ -17,26 +20,59 @@ const heads = new AnchorHeads();
 anchorConformance('memory', async () => new MemoryAnchor(heads));
 anchorConformance('file', async () => new FileAnchor(folder));
 
-test('a damaged head is an error, never a fresh start', async () => {
+/** The file of a volume's head, and an anchor that made it. */
+async function created(): Promise<{ anchor: FileAnchor; log: SampleLog; path: string }> {
   const anchor = new FileAnchor(folder);
   const log = new SampleLog();
   await anchor.create(log.volume, log.head);
-  const path = join(folder, `${log.volume.anchorId.toString('hex')}.json`);
-  for (const text of ['', '{}', '{"version":1,"epoch":0,"seq":-1,"commitHash":""}', 'x'.repeat(2000)]) {
-    await writeFile(path, text);
+  return { anchor, log, path: join(folder, `${log.volume.anchorId.toString('hex')}.anchor`) };
+}
+
+test('a damaged head is an error, never a fresh start', async () => {
+  const { anchor, log, path } = await created();
+  const whole = await readFile(path);
+  const other = Buffer.from(whole);
+  other.writeUInt8((other[SLOT_BYTES + 40] ?? 0) ^ 1, SLOT_BYTES + 40);
+  const moved = Buffer.concat([whole.subarray(SLOT_BYTES), whole.subarray(0, SLOT_BYTES)]);
+  for (const bytes of ['', '{}', Buffer.alloc(8192), Buffer.concat([whole, whole]), other, moved]) {
+    await writeFile(path, bytes);
     await assert.rejects(anchor.read(log.volume), { code: 'ERR_ANCHOR_CORRUPT' });
     await assert.rejects(anchor.create(log.volume, log.head), { code: 'ERR_ANCHOR_CORRUPT' });
+    await assert.rejects(anchor.advance(log.volume, log.step([log.leaf(1)])), { code: 'ERR_ANCHOR_CORRUPT' });
   }
 });
 
-test('the lock of a process that died is taken over', async () => {
-  const anchor = new FileAnchor(folder);
-  const log = new SampleLog();
-  await anchor.create(log.volume, log.head);
-  const path = join(folder, `${log.volume.anchorId.toString('hex')}.json.lock`);
-  // No process has the largest pid that Linux could give plus one.
-  await writeFile(path, String(2 ** 22 + 1));
-  assert.deepEqual(await anchor.advance(log.volume, log.step([log.leaf(1)])), { outcome: 'advanced' });
+test('a record that a crash tore leaves the one before it, from which the same advance succeeds', async () => {
+  const { anchor, log, path } = await created();
+  for (let seq = 1; seq < 5; seq += 1) {
+    const before = log.head;
+    const step = log.step([log.leaf(seq)]);
+    await anchor.advance(log.volume, step);
+    const slot = ((seq + 1) % 2) * SLOT_BYTES;
+    for (const cut of [0, 1, 8, 33, 64, 95]) {
+      const torn = await readFile(path);
+      torn.fill(0xee, slot + cut, slot + 96);
+      await writeFile(path, torn);
+      assert.deepEqual((await anchor.read(log.volume))?.commitHash, before.commitHash);
+      assert.deepEqual(await anchor.advance(log.volume, step), { outcome: 'advanced' });
+      assert.deepEqual((await anchor.read(log.volume))?.commitHash, step.leaves[0]?.commitHash);
+    }
+    log.follow(step.leaves);
+  }
+});
+
+test('an advance waits for the lock of another, which ends with its holder', async () => {
+  const { anchor, log, path } = await created();
+  const fd = openSync(path, 'r');
+  assert.equal(tryLock(fd), true);
+  let isDone = false;
+  const advance = anchor.advance(log.volume, log.step([log.leaf(1)])).finally(() => {
+    isDone = true;
+  });
+  for (let turn = 0; turn < 3; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(isDone, false);
+  closeSync(fd);
+  assert.deepEqual(await advance, { outcome: 'advanced' });
 });
 
 test('says that it is for development', () => {
