@@ -4,10 +4,12 @@ import { type Authentic, Authenticator, type DnssecState } from './authenticate.
 import { BoundedCache } from './cache.ts';
 import { TrustChain } from './chain.ts';
 import { DNS_LIMITS, type DnsLimits, overLimit, Work } from './limits.ts';
+import { throughLostDname } from './lost-dname.ts';
 import type { DomainName } from './name.ts';
 import { Questioner } from './questioner.ts';
 import type { Response, RRset } from './rrset.ts';
 import { chainIn, readStep, type Step, speaksOf, weakest } from './step.ts';
+import { stepBytes } from './step-size.ts';
 import { RCODE, TYPE, typeName } from './types.ts';
 import type { UpstreamResolver } from './upstream/upstream.ts';
 import type { ZoneStatus } from './zone-status.ts';
@@ -65,10 +67,13 @@ const BOGUS_TTL_SECONDS = 5;
 /** An outage costs waiting, not work, and may be over at once. */
 const SILENT_TTL_SECONDS = 1;
 const SILENCE: ReadonlySet<ErrorCode> = new Set(['ERR_DNS_UPSTREAM', 'ERR_DNS_TIMEOUT', 'ERR_DNS_DEADLINE']);
-/** Objects around the octets of one cached link. */
-const STEP_OVERHEAD_BYTES = 400;
 /** A remembered failure: its reason, and the objects around it. */
 const FAILURE_BYTES = 1024;
+
+interface StepRead {
+  readonly step: Step;
+  readonly response: Response;
+}
 
 interface CachedStep {
   readonly step: Step;
@@ -219,12 +224,19 @@ export class Validator {
 
   #ask(name: DomainName, type: number, work: Work): Promise<{ cached: CachedStep; response: Response }> {
     return this.#questioner.ask(name, type, work, async (response) => {
-      const step =
-        type === TYPE.RRSIG
-          ? await this.#signatureStep(response, name, work)
-          : await readStep(response, name, type, this.#authenticator, work);
-      return { cached: this.#remember(`${type} ${name.key}`, step), response };
+      const read = await this.#read(response, name, type, work);
+      return { cached: this.#remember(`${type} ${name.key}`, read.step), response: read.response };
     });
+  }
+
+  async #read(response: Response, name: DomainName, type: number, work: Work): Promise<StepRead> {
+    if (type === TYPE.RRSIG) return { step: await this.#signatureStep(response, name, work), response };
+    try {
+      return { step: await readStep(response, name, type, this.#authenticator, work), response };
+    } catch (error) {
+      if (!isPosternError(error, 'ERR_DNS_SIGNATURE_MISSING')) throw error;
+      return throughLostDname(error, response, name, type, this.#questioner, this.#authenticator, work);
+    }
   }
 
   /** Signatures are not signed: a question for them has no verdict in a signed zone, and is given none of them. */
@@ -241,13 +253,7 @@ export class Validator {
     const ttls = [...step.parts, ...step.rrsets].map((one) => one.ttlSeconds);
     const expiresAt = now + Math.min(TTL_MAX_SECONDS, ...ttls);
     const cached = { step, expiresAt };
-    const held = [
-      ...step.rrsets,
-      ...step.parts.flatMap((part) => part.proof ?? []),
-      ...(step.soa ? [step.soa] : []),
-    ];
-    const octets = held.reduce((sum, rrset) => sum + rrsetBytes(rrset), key.length);
-    if (expiresAt > now) this.#steps.set(key, cached, expiresAt, octets + STEP_OVERHEAD_BYTES);
+    if (expiresAt > now) this.#steps.set(key, cached, expiresAt, key.length + stepBytes(step));
     return cached;
   }
 
@@ -267,16 +273,6 @@ export class Validator {
       statuses: statuses.length > 0 || held === undefined ? statuses : [held],
     };
   }
-}
-
-/** What an RRset holds in memory: objects around its octets, those of its parsed signatures included. */
-function rrsetBytes({ name, rdata, signatures }: RRset): number {
-  const [perName, perRecord, perSignature] = [300, 200, 700];
-  const records = rdata.reduce((sum, one) => sum + one.length + perRecord, 0);
-  return (
-    records +
-    signatures.reduce((sum, one) => sum + 2 * one.rdata.length + perSignature, perName + name.key.length)
-  );
 }
 
 function whyNotSecure(part: Authentic): string {

@@ -59,6 +59,58 @@ describe('RFC 4035 section 5: a chain of trust', () => {
   });
 });
 
+describe('an alias whose DNAME a cache has lost (RFC 6672 section 3.1)', () => {
+  function movedWorld(): TestWorld {
+    const { world, zone } = smallWorld();
+    zone.add('moved.example.', TYPE.DNAME, nameRdata('example.'));
+    return world;
+  }
+
+  /** As a cache answers that holds the CNAME it made, and no longer the DNAME. */
+  function loseDname(message: TestMessage, name: DomainName): void {
+    if (!name.toString().endsWith('.moved.example.')) return;
+    const isLost = ({ type, rdata }: TestMessage['answer'][number]): boolean =>
+      type === TYPE.DNAME || (type === TYPE.RRSIG && rdata.readUInt16BE() === TYPE.DNAME);
+    message.answer = message.answer.filter((record) => !isLost(record));
+  }
+
+  test('is proven by the DNAME, asked for by itself', async () => {
+    const world = movedWorld();
+    assert.equal(await world.summary('www.moved.example.', TYPE.A), 'secure 0 3');
+    world.tamper = loseDname;
+    assert.equal(await world.summary('www.moved.example.', TYPE.A), 'secure 0 3');
+    assert.equal(await world.summary('www.moved.example.', TYPE.CNAME), 'secure 0 2');
+  });
+
+  test('leads where the DNAME says, whatever the alias said', async () => {
+    const world = movedWorld();
+    world.tamper = (message, name) => {
+      loseDname(message, name);
+      const rdata = nameRdata('deep.empty.example.');
+      message.answer = message.answer.map((one) => (one.type === TYPE.CNAME ? { ...one, rdata } : one));
+    };
+    const { state, answers } = await world.ask('www.moved.example.', TYPE.A);
+    assert.equal(state, 'secure');
+    assert.equal(answers.at(-1)?.name.toString(), 'www.example.');
+  });
+
+  test('is bogus where there is none, and costs four questions at most', async () => {
+    const { world } = smallWorld();
+    const name = 'a.b.c.d.e.f.example.';
+    world.tamper = (message, asked, type) => {
+      if (asked.toString() !== name || type !== TYPE.A) return;
+      const rdata = nameRdata('www.example.');
+      message.rcode = 0;
+      message.authority = [];
+      message.answer = [{ name: asked, type: TYPE.CNAME, ttlSeconds: 60, rdata }];
+    };
+    const verdict = await world.ask(name, TYPE.A);
+    assert.equal(verdict.state, 'bogus');
+    assert.equal(verdict.code, 'ERR_DNS_STRIPPED');
+    assert.equal(world.asked.filter((line) => line.endsWith(` ${TYPE.DNAME}`)).length, 4);
+  });
+});
+
 describe('RFC 4035 section 5.2: delegations', () => {
   test('an unsigned delegation is insecure, and its aliases into signed zones stay so', async () => {
     for (const denial of ['nsec', 'nsec3', 'opt-out'] as const) {

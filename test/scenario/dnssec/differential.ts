@@ -96,7 +96,7 @@ try {
       // An NSEC stands beside a CNAME (RFC 4034 section 3): unbound follows the alias all the same, Knot Resolver does not.
       if (through !== 'unbound' && type === TYPE.NSEC && (await isAlias(name, theirs))) continue;
       const ours = outcome(await validator.resolve(name, type));
-      if (JSON.stringify({ ...ours, reason: '' }) === JSON.stringify(theirs)) continue;
+      if (comparable(ours) === comparable(theirs)) continue;
       const question = `${name} ${typeName(type)}`;
       process.stdout.write(`${JSON.stringify({ round, question, through, ours, theirs })}\n`);
     }
@@ -123,6 +123,12 @@ function randomQuestion(pick: SeededRandom): { name: DomainName; type: number } 
   // Unbound 1.17, our oracle, calls a CNAME or DNAME asked for below a DNAME bogus; later ones agree with us.
   if (type === TYPE.CNAME && label.endsWith('.moved')) return randomQuestion(pick);
   return { name: DomainName.parse(text), type };
+}
+
+/** In an unsigned zone a cache may have kept an alias longer than the DNAME that made it; nobody can ask for more. */
+function comparable({ state, rcode, data }: Outcome): string {
+  const isKept = (line: string): boolean => state !== 'insecure' || !line.includes(' DNAME ');
+  return JSON.stringify([state, rcode, data.filter(isKept)]);
 }
 
 function outcome(verdict: Verdict): Outcome {
