@@ -9,6 +9,7 @@ import { openEgress } from './egress/open.ts';
 import { Gate } from './gate/gate.ts';
 import type { Guest } from './guest/guest.ts';
 import { openInbound } from './inbound/open.ts';
+import { openAssociation } from './nat/open.ts';
 import { openObjects } from './objects/open.ts';
 import type { ObjectRelay } from './objects/relay.ts';
 import type { Routes } from './routes.ts';
@@ -35,6 +36,7 @@ export class Reception implements Acceptors {
   constructor(options: ReceptionOptions) {
     const { audit, log, metrics, startFlow } = options;
     const egress = { startFlow, log, audit, observer: metrics, draining: () => options.draining() };
+    const datagrams = { log, audit, observer: metrics, draining: () => options.draining() };
     const objects = { audit, relay: () => options.relay(), draining: () => options.draining() };
     this.#options = options;
     this.#gate = new Gate({
@@ -43,6 +45,7 @@ export class Reception implements Acceptors {
       onControl: (opened, header) => register(opened, header, log),
       onProven: {
         tcp: (opened, session) => openEgress(opened, session, egress),
+        udp: (opened, session) => openAssociation(opened, session, datagrams),
         object: (opened, session) => openObjects(opened, session, objects),
       },
     });

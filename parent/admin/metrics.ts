@@ -4,6 +4,8 @@ import type { StreamRefusal } from '../audit.ts';
 import type { EgressObserver, OpenOutcome } from '../egress/open.ts';
 import type { Guest } from '../guest/guest.ts';
 import type { InboundObserver, InboundOutcome } from '../inbound/open.ts';
+import { registerDatagrams } from '../nat/metrics.ts';
+import type { AssociationObserver } from '../nat/open.ts';
 
 const PREFIX = 'postern_parent_';
 /** From a neighbour in the rack to a lost SYN's third retry. */
@@ -17,7 +19,7 @@ export interface MetricsView {
 }
 
 /** The parent's metrics. Labels are guests of the configuration and closed sets of words, nothing that a peer says. */
-export class ParentMetrics implements EgressObserver, InboundObserver {
+export class ParentMetrics implements EgressObserver, InboundObserver, AssociationObserver {
   readonly registry = new Registry();
   readonly #opens: Counter;
   readonly #refused: Counter;
@@ -66,6 +68,7 @@ export class ParentMetrics implements EgressObserver, InboundObserver {
     info.set({ version, node: process.version }, 1);
     this.#gauges(view);
     this.#bytes(view);
+    registerDatagrams(this.registry, PREFIX, () => view.guests());
     for (const result of ['applied', 'failed']) this.#reloads.inc({ result }, 0);
   }
 
@@ -75,6 +78,10 @@ export class ParentMetrics implements EgressObserver, InboundObserver {
 
   onInboundOpen(guest: Guest, outcome: InboundOutcome): void {
     if (!guest.retired) this.#opens.inc({ guest: guest.name, direction: 'inbound', outcome });
+  }
+
+  onAssociation(guest: Guest, outcome: 'ok' | 'limit'): void {
+    if (!guest.retired) this.#opens.inc({ guest: guest.name, direction: 'udp', outcome });
   }
 
   onDialed(guest: Guest, seconds: number): void {
@@ -133,6 +140,7 @@ export class ParentMetrics implements EgressObserver, InboundObserver {
     );
     gauge('egress_flows', 'Egress flows that live, dialling ones included', ({ usage }) => usage.flows);
     gauge('inbound_flows', 'Inbound flows that live, pending ones included', ({ usage }) => usage.inbound);
+    gauge('associations', 'UDP associations that live', ({ usage }) => usage.associations);
     gauge('dials_in_flight', 'Destinations being connected to', ({ usage }) => usage.dials);
     gauge('inbound_pending', 'Clients that wait for the guest', ({ usage }) => usage.inboundPending);
     gauge('streams_unproven', 'Streams whose proof is not there yet', ({ unproven }) => unproven.size);

@@ -34,6 +34,10 @@ export const DEFAULT_QUOTAS = {
   inboundFlows: 4096,
   /** Clients whose stream to the guest is not answered yet: what a guest that stopped answering can hold up. */
   inboundPending: 256,
+  /** UDP associations at once, two descriptors each: 64 MiB of datagrams for a guest that reads none of them. */
+  associations: 512,
+  /** Datagrams, both directions together: half of what one event loop carries. */
+  datagramsPerSecond: 50_000,
 } as const;
 
 const port = (expected = 'a port from 1 to 65535') =>
@@ -86,6 +90,8 @@ const quotas = v.strictObject({
   newFlowsPerSecond: v.optional(count(1, 1_000_000), DEFAULT_QUOTAS.newFlowsPerSecond),
   inboundFlows: v.optional(count(1, 1_000_000), DEFAULT_QUOTAS.inboundFlows),
   inboundPending: v.optional(count(1, 65_536), DEFAULT_QUOTAS.inboundPending),
+  associations: v.optional(count(1, 65_536), DEFAULT_QUOTAS.associations),
+  datagramsPerSecond: v.optional(count(1, 10_000_000), DEFAULT_QUOTAS.datagramsPerSecond),
   /** Payload of all flows of the guest, both directions together; absent: not limited. */
   bytesPerSecond: v.optional(count(1024, Number.MAX_SAFE_INTEGER)),
 });

@@ -2,6 +2,7 @@ import type { Flow } from '../../shared/flow/flow.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import { type GuestConfig, identityOf } from '../config/config.ts';
 import { Guard } from '../egress/guard.ts';
+import { DatagramCounts } from '../nat/counts.ts';
 import type { Claims } from '../session/claims.ts';
 import type { Session } from '../session/session.ts';
 import { SessionSlot } from '../session/slot.ts';
@@ -19,6 +20,7 @@ export class Guest {
   readonly flows = new Set<Flow>();
   /** Streams of kind `object` that are served now. */
   readonly objectStreams = new Set<Stream>();
+  readonly datagrams = new DatagramCounts();
   session: Session | undefined;
   /** No longer in the configuration; what still ends of it is not counted. */
   retired = false;

@@ -26,6 +26,14 @@ export class TokenBucket {
     return true;
   }
 
+  /** Takes `count` unless there is a debt, which it may make; false: nothing was taken. */
+  trySpend(count: number): boolean {
+    this.#fill();
+    if (this.#tokens <= 0) return false;
+    this.#tokens -= count;
+    return true;
+  }
+
   /**
    * Takes `count` whether or not they are there, and says for how many milliseconds the taker must then wait. Takers
    * wait in the order in which they came, each for the debt it found: no flow gets ahead by being greedy.

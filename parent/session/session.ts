@@ -12,7 +12,7 @@ export const KEEP_ALIVE_MS = 10_000;
  */
 export const STRAY_RESETS_PER_SECOND = 4096;
 /** What this parent speaks; whether a guest may use it is answered stream by stream, for it can change. */
-const OFFERED = CAPABILITIES.tcp | CAPABILITIES.inbound | CAPABILITIES.objects;
+const OFFERED = CAPABILITIES.tcp | CAPABILITIES.inbound | CAPABILITIES.objects | CAPABILITIES.udp;
 
 /** A flow of a session, or what will become one. */
 export interface Abortable {

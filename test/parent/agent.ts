@@ -30,7 +30,7 @@ export function helloBytes(
   key: Buffer,
   overrides: { minVersion?: number; maxVersion?: number } = {},
 ): Buffer {
-  const capabilities = CAPABILITIES.tcp | CAPABILITIES.inbound;
+  const capabilities = CAPABILITIES.tcp | CAPABILITIES.inbound | CAPABILITIES.udp;
   const hello = { minVersion: 1, maxVersion: 1, capabilities, key, agent: 'test/1', ...overrides };
   return encodeStreamHeader('control', 0, encodeHello(hello), key);
 }
@@ -101,6 +101,13 @@ export class TestAgent {
   /** Opens a flow and reads its reply. */
   async open(port: number, addresses: readonly string[] = ['127.0.0.1'], early?: Buffer) {
     const stream = await this.start({ port, addresses }, early);
+    return { stream, reply: await readReply(stream) };
+  }
+
+  /** Opens an association and reads its reply. */
+  async associate(flowId = this.takeFlowId(), body = Buffer.alloc(0)) {
+    const stream = await connect(this.address);
+    stream.write(encodeStreamHeader('udp', flowId, body, this.key));
     return { stream, reply: await readReply(stream) };
   }
 

@@ -38,6 +38,8 @@ test('fills in what is not said', () => {
     newFlowsPerSecond: 3000,
     inboundFlows: 4096,
     inboundPending: 256,
+    associations: 512,
+    datagramsPerSecond: 50_000,
   });
   assert.deepEqual(config.guests['a']?.forwards, []);
 });

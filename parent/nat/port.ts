@@ -1,0 +1,66 @@
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+
+/** What the kernel does not take at once waits here; past it a datagram is dropped, as by any full interface. */
+export const SEND_QUEUE_MAX_BYTES = 256 * 1024;
+
+export type Family = 4 | 6;
+
+export interface UdpPortEvents {
+  onDatagram(payload: Buffer, remote: RemoteInfo): void;
+  /** The port cannot be used any more; it is closed. Not told of a port that never was: see `failure`. */
+  onFailed(): void;
+}
+
+/**
+ * One UDP port of this host, of one family and of the kernel's choice, on all addresses, unconnected. It cannot send to
+ * the broadcast addresses of the host's networks: SO_BROADCAST is not set, so the kernel refuses (EACCES).
+ */
+export class UdpPort {
+  readonly #socket: Socket;
+  #failure: string | undefined;
+  #closed = false;
+
+  /** Look at `failure` before it is used. */
+  constructor(family: Family, events: UdpPortEvents) {
+    this.#socket = createSocket({
+      type: family === 6 ? 'udp6' : 'udp4',
+      ipv6Only: family === 6,
+      // Only addresses come here. Without this each datagram takes a turn of the loop, in a queue without a limit.
+      lookup: (address, _options, callback) => callback(null, address, family),
+    });
+    this.#socket.on('error', (error: NodeJS.ErrnoException) => {
+      if (this.#closed) return;
+      this.close();
+      this.#failure = error.code ?? error.message;
+      events.onFailed();
+    });
+    this.#socket.on('message', (payload, remote) => events.onDatagram(payload, remote));
+    this.#socket.bind({ port: 0, address: family === 6 ? '::' : '0.0.0.0', exclusive: true });
+  }
+
+  /** The errno with which it could not be had, or was lost. Binding is told of at once. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  /** False: dropped, the queue is full. `onFailed` is told what the kernel said of a datagram that it did not take. */
+  send(
+    payload: Buffer,
+    address: string,
+    port: number,
+    onFailed: (errno: string | undefined) => void,
+  ): boolean {
+    if (this.#closed) return false;
+    if (this.#socket.getSendQueueSize() + payload.length > SEND_QUEUE_MAX_BYTES) return false;
+    this.#socket.send(payload, port, address, (error) => {
+      if (error && !this.#closed) onFailed((error as NodeJS.ErrnoException).code);
+    });
+    return true;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#socket.close();
+  }
+}
