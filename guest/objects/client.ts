@@ -1,6 +1,8 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
 import { ByteBudget } from '../../shared/objects/budget.ts';
 import { checkedStore } from '../../shared/objects/checked.ts';
+import { SYSTEM_CLOCK } from '../../shared/objects/clock.ts';
+import { withDeadline } from '../../shared/objects/deadline.ts';
 import { ambiguous, corrupt, unavailable } from '../../shared/objects/failure.ts';
 import { limitedStore } from '../../shared/objects/limit.ts';
 import {
@@ -122,13 +124,9 @@ class RelayStore implements ObjectStore {
   }
 
   async #call(request: ObjectRequest, sending: Buffer, options: StoreOptions | undefined): Promise<Answer> {
-    const deadline = new AbortController();
-    const late = (): void => deadline.abort(unavailable(`no answer within ${this.#timeoutMs} ms`));
-    const timer = setTimeout(late, this.#timeoutMs);
-    const outer = options?.signal;
-    const signal = outer === undefined ? deadline.signal : AbortSignal.any([deadline.signal, outer]);
-    const answerBytes = request.op === 'put' ? 0 : mostBytes(request);
-    try {
+    const late = (): unknown => unavailable(`no answer within ${this.#timeoutMs} ms`);
+    return withDeadline(SYSTEM_CLOCK, this.#timeoutMs, options?.signal, late, async (signal) => {
+      const answerBytes = request.op === 'put' ? 0 : mostBytes(request);
       await this.#budget.acquire(answerBytes, signal);
       try {
         const connection = await abortable(this.#connection(), signal);
@@ -136,9 +134,7 @@ class RelayStore implements ObjectStore {
       } finally {
         this.#budget.release(answerBytes);
       }
-    } finally {
-      clearTimeout(timer);
-    }
+    });
   }
 
   /** The connection with the least to do, or a new one where every other has much. */

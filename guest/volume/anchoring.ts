@@ -166,27 +166,20 @@ export class Anchoring {
 }
 
 /** One request of an anchor, given up after `attemptMs`. @throws ERR_ANCHOR_UNAVAILABLE then */
-export async function attemptAnchor<T>(
+export function attemptAnchor<T>(
   environment: VolumeEnvironment,
   limits: VolumeLimits,
   run: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const giveUp = new AbortController();
-  const finished = new AbortController();
-  const late = environment.clock.sleep(limits.attemptMs, finished.signal).then(() => {
-    giveUp.abort();
-    throw new PosternError(
-      'ERR_ANCHOR_UNAVAILABLE',
-      `the anchor did not answer within ${limits.attemptMs} ms`,
-    );
+  return new Promise((resolve, reject) => {
+    const stopTimer = environment.clock.after(limits.attemptMs, () => {
+      const message = `the anchor did not answer within ${limits.attemptMs} ms`;
+      reject(new PosternError('ERR_ANCHOR_UNAVAILABLE', message));
+      giveUp.abort();
+    });
+    void run(giveUp.signal).then(resolve, reject).finally(stopTimer);
   });
-  // When the answer wins, the sleeper is woken and its throw has nobody to hear it.
-  late.catch(() => undefined);
-  try {
-    return await Promise.race([run(giveUp.signal), late]);
-  } finally {
-    finished.abort();
-  }
 }
 
 function follow(state: AnchoredState, leaf: AnchorLeaf): AnchoredState {

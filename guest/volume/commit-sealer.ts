@@ -94,14 +94,18 @@ export class CommitSealer {
   }
 
   allocateSegment(): { readonly number: number; readonly id: Buffer } {
-    const number = this.#nextSegment;
-    this.#nextSegment += 1;
+    const number = this.#takeNumber();
     return { number, id: segmentId(this.#parts.ring.volume, this.#parts.epoch, number) };
+  }
+
+  #takeNumber(): number {
+    this.#nextSegment += 1;
+    return this.#nextSegment - 1;
   }
 
   /** Numbers the job and seals it when the commit before it is sealed. */
   sealCommit(job: Omit<CommitJob, 'generation' | 'inlineNumber'>): Promise<SealedJob> {
-    const { number: inlineNumber } = this.allocateSegment();
+    const inlineNumber = this.#takeNumber();
     const numbered = { ...job, generation: this.generation, inlineNumber };
     const sealed = this.#sealJob(numbered, this.#head, this.#nextSegment);
     this.#head = sealed.then(({ head }) => head);

@@ -154,12 +154,21 @@ export class Committer {
     const pending = this.#pending;
     if (pending === undefined || this.#inFlight >= this.#parts.limits.pipelineCommits) return;
     if (pending.extras.checkpoint === undefined && this.#parts.isHeldUp()) return;
+    if (pending.waiters.length < this.#waitingInFlight()) return;
     // The commit that gives the volume up is the last: one after it would say that the volume is in use.
     if (this.#isDetached) return;
     this.#isDetached = pending.extras.detach === true;
     this.#pending = undefined;
     this.#inFlight += 1;
     this.#launch(pending);
+  }
+
+  /**
+   * Flushes that commits under way will answer. The next commit goes when as many wait for it, or when those are answered:
+   * so half of those who flush travel while the other half gathers, instead of every commit leaving with the first of them.
+   */
+  #waitingInFlight(): number {
+    return this.#batches.reduce((count, { pending }) => count + (pending?.waiters.length ?? 0), 0);
   }
 
   #launch(pending: Pending): void {

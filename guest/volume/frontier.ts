@@ -1,4 +1,3 @@
-import { createHmac } from 'node:crypto';
 import { PosternError } from '../../shared/errors.ts';
 import { label, u64Field, type VolumeKeys } from './keys.ts';
 import { sha256 } from './seal.ts';
@@ -19,8 +18,7 @@ export const EMPTY_FRONTIER: Frontier = { size: 0, hashes: [] };
 
 /** The log's leaf for a commit: nothing of the volume can be read from it. */
 export function commitLeaf(keys: VolumeKeys, epoch: number, seq: number, commitHash: Buffer): Buffer {
-  const blinded = createHmac('sha256', keys.name).update(label('leaf', keys.volumeId)).digest();
-  return sha256(label('leaf-v1', blinded, u64Field(epoch), u64Field(seq), commitHash));
+  return sha256(label('leaf-v1', keys.leafName, u64Field(epoch), u64Field(seq), commitHash));
 }
 
 /** The frontier after one more leaf. */

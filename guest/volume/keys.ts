@@ -12,7 +12,7 @@ export interface GenerationKeys {
   readonly generation: number;
   /** HMAC over plaintext frames: a segment's siv. */
   readonly mac: KeyObject;
-  /** Input of the key of each segment and of each commit. */
+  /** HKDF's pseudorandom key (RFC 5869, section 2.2) of K_enc: each segment's and each commit's key is expanded from it. */
   readonly enc: KeyObject;
   /** HMAC over a commit record: its siv. */
   readonly commit: KeyObject;
@@ -21,8 +21,10 @@ export interface GenerationKeys {
 /** What stays the same when the generation changes. */
 export interface VolumeKeys {
   readonly volumeId: Buffer;
-  /** Names of objects, and the volume's blinded name in the anchor's leaves. */
+  /** Names of objects. */
   readonly name: KeyObject;
+  /** The volume's blinded name in the anchor's leaves. */
+  readonly leafName: Buffer;
   /** Seed of the Ed25519 key that signs for the anchor. */
   readonly anchorSeed: Buffer;
 }
@@ -63,6 +65,18 @@ export function deriveKey(key: KeyObject | Buffer, info: Buffer): KeyObject {
   return createSecretKey(derive(key, info));
 }
 
+/** The first half of HKDF-SHA256 with an empty salt: the same for every key that is derived from `key`. */
+function extract(key: Buffer): KeyObject {
+  return createSecretKey(createHmac('sha256', Buffer.alloc(KEY_BYTES)).update(key).digest());
+}
+
+const FIRST_BLOCK = Buffer.from([1]);
+
+/** The second half, for KEY_BYTES, which is one block: in all as `deriveKey`, at a quarter of what that costs. */
+export function expandKey(extracted: KeyObject, info: Buffer): KeyObject {
+  return createSecretKey(createHmac('sha256', extracted).update(info).update(FIRST_BLOCK).digest());
+}
+
 export function deriveGenerationKeys(
   generationKey: Buffer,
   volumeId: Buffer,
@@ -72,15 +86,17 @@ export function deriveGenerationKeys(
   return {
     generation,
     mac: deriveKey(generationKey, label('mac', ...fields)),
-    enc: deriveKey(generationKey, label('enc', ...fields)),
+    enc: extract(derive(generationKey, label('enc', ...fields))),
     commit: deriveKey(generationKey, label('commit', ...fields)),
   };
 }
 
 export function deriveVolumeKeys(baseKey: Buffer, volumeId: Buffer): VolumeKeys {
+  const name = deriveKey(baseKey, label('name', volumeId));
   return {
     volumeId,
-    name: deriveKey(baseKey, label('name', volumeId)),
+    name,
+    leafName: createHmac('sha256', name).update(label('leaf', volumeId)).digest(),
     anchorSeed: derive(baseKey, label('anchor-seed', volumeId)),
   };
 }

@@ -8,7 +8,7 @@ import {
 } from 'node:crypto';
 import { PosternError } from '../../shared/errors.ts';
 import { writeU64 } from './fields.ts';
-import { deriveKey, type GenerationKeys, label, u32Field, u64Field } from './keys.ts';
+import { expandKey, type GenerationKeys, label, u32Field, u64Field } from './keys.ts';
 import { TAG_BYTES } from './limits.ts';
 import type { FrameSpan } from './segment.ts';
 
@@ -56,7 +56,7 @@ export function segmentSeal(
   segmentId: Buffer,
   siv: Buffer,
 ): SegmentSeal {
-  const key = deriveKey(keys.enc, label('segment-key', siv, segmentId));
+  const key = expandKey(keys.enc, label('segment-key', siv, segmentId));
   const fields = Buffer.alloc(FRAME_FIELDS_BYTES);
   const data = label('frame', volumeId, segmentId, u32Field(keys.generation), fields);
   return { volumeId, segmentId, generation: keys.generation, key, data };
@@ -105,7 +105,7 @@ export function commitSiv(
 }
 
 export function commitKey(keys: GenerationKeys, epoch: number, seq: number, siv: Buffer): KeyObject {
-  return deriveKey(keys.enc, label('commit-key', siv, u64Field(epoch), u64Field(seq)));
+  return expandKey(keys.enc, label('commit-key', siv, u64Field(epoch), u64Field(seq)));
 }
 
 /** Header, ciphertext and tag of a record. */

@@ -51,7 +51,8 @@ export async function sealSegment(
   };
   if (spans.length === 0) return { entry: draft, bytes: Buffer.alloc(0) };
   const directory = encodeSpans(spans);
-  const scratch = Buffer.alloc(16 * BLOCK_BYTES);
+  // The first frame is the largest.
+  const scratch = Buffer.allocUnsafeSlow((spans[0]?.blocks ?? 0) * BLOCK_BYTES);
   const mac = new SivBuilder(keys, volume.volumeId, plan.id);
   await eachFrame(plan, scratch, pause, (_index, _span, bytes) => mac.update(bytes));
   mac.update(directory);

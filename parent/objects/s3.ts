@@ -9,6 +9,8 @@ import {
 } from '@aws-sdk/client-s3';
 import { allocateBody } from '../../shared/objects/bodies.ts';
 import { checkedStore } from '../../shared/objects/checked.ts';
+import { SYSTEM_CLOCK } from '../../shared/objects/clock.ts';
+import { withDeadline } from '../../shared/objects/deadline.ts';
 import { corrupt, throwIfAborted } from '../../shared/objects/failure.ts';
 import { isKey } from '../../shared/objects/key.ts';
 import {
@@ -187,9 +189,9 @@ class S3Objects implements ObjectStore {
   /** Runs with a signal that aborts when the caller gives up or the request takes too long, body included. */
   async #within<T>(options: StoreOptions | undefined, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
     throwIfAborted(options?.signal);
-    const late = AbortSignal.timeout(this.#requestTimeoutMs);
-    const outer = options?.signal;
-    return run(outer === undefined ? late : AbortSignal.any([late, outer]));
+    const late = (): unknown =>
+      new DOMException(`no answer within ${this.#requestTimeoutMs} ms`, 'TimeoutError');
+    return withDeadline(SYSTEM_CLOCK, this.#requestTimeoutMs, options?.signal, late, run);
   }
 }
 

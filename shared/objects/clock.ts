@@ -1,24 +1,36 @@
-import { setTimeout as delay } from 'node:timers/promises';
-
 /** Time as an input, so that hours of retries run in milliseconds in a simulation. */
 export interface Clock {
   /** Monotonic, in milliseconds, from any origin. */
   nowMs(): number;
   /** Resolves after that time, or as soon as the signal aborts; it never rejects. */
   sleep(durationMs: number, signal?: AbortSignal): Promise<void>;
+  /** Calls back once after that time, unless the answer is called first. */
+  after(durationMs: number, wake: () => void): () => void;
 }
 
 export const SYSTEM_CLOCK: Clock = {
   nowMs: () => performance.now(),
-  async sleep(durationMs, signal) {
-    if (signal?.aborted) return;
-    try {
-      await delay(durationMs, undefined, signal === undefined ? {} : { signal });
-    } catch (error) {
-      if (!signal?.aborted) throw error;
-    }
+  sleep: (durationMs, signal) => sleepUntil(SYSTEM_CLOCK, durationMs, signal),
+  after(durationMs, wake) {
+    const timer = setTimeout(wake, durationMs);
+    return () => clearTimeout(timer);
   },
 };
+
+function sleepUntil(clock: Clock, durationMs: number, signal: AbortSignal | undefined): Promise<void> {
+  if (signal?.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const onAbort = (): void => {
+      stop();
+      resolve();
+    };
+    const stop = clock.after(durationMs, () => {
+      signal?.removeEventListener('abort', onAbort);
+      resolve();
+    });
+    signal?.addEventListener('abort', onAbort, { once: true });
+  });
+}
 
 interface Sleeper {
   readonly wakeMs: number;
@@ -35,20 +47,15 @@ export class VirtualClock implements Clock {
   }
 
   sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
-    if (signal?.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const onAbort = (): void => {
-        this.#sleepers = this.#sleepers.filter((other) => other !== sleeper);
-        resolve();
-      };
-      const wake = (): void => {
-        signal?.removeEventListener('abort', onAbort);
-        resolve();
-      };
-      const sleeper: Sleeper = { wakeMs: this.#nowMs + Math.max(0, durationMs), wake };
-      signal?.addEventListener('abort', onAbort, { once: true });
-      this.#sleepers.push(sleeper);
-    });
+    return sleepUntil(this, durationMs, signal);
+  }
+
+  after(durationMs: number, wake: () => void): () => void {
+    const sleeper: Sleeper = { wakeMs: this.#nowMs + Math.max(0, durationMs), wake };
+    this.#sleepers.push(sleeper);
+    return () => {
+      this.#sleepers = this.#sleepers.filter((other) => other !== sleeper);
+    };
   }
 
   get sleeperCount(): number {

@@ -16,11 +16,12 @@ export function limitedStore(inner: ObjectStore, limits: ConcurrencyLimits): Obj
   return wrapStore(inner, async (call, run) => {
     if (queue.size >= limits.waiting) throw unavailable(`${limits.waiting} calls wait for the store already`);
     const { signal } = call;
+    if (signal?.aborted) throw unavailable('the caller gave up', signal.reason);
+    if (queue.size === 0 && queue.pending < limits.concurrency) return queue.add(() => run(signal));
     // The queue sees the signal only while the call waits: it would give the place of a running call away at once,
     // with the call still at the store.
     const waiting = new AbortController();
     const onAbort = (): void => waiting.abort(unavailable('the caller gave up', signal?.reason));
-    if (signal?.aborted) onAbort();
     signal?.addEventListener('abort', onAbort, { once: true });
     const start = () => {
       signal?.removeEventListener('abort', onAbort);

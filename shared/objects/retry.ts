@@ -3,6 +3,7 @@ import type { StoreCall } from './around.ts';
 import { wrapStore } from './around.ts';
 import { compareObject } from './claim.ts';
 import { type Clock, SYSTEM_CLOCK } from './clock.ts';
+import { withDeadline } from './deadline.ts';
 import { ambiguous, isRetryable, unavailable, withSignal } from './failure.ts';
 import type { Random } from './random.ts';
 import type { ObjectStore, StoreOptions } from './store.ts';
@@ -94,7 +95,10 @@ class Retry {
     for (let attemptCount = 1; ; attemptCount += 1) {
       const leftMs = endMs - this.#clock.nowMs();
       try {
-        return await this.#within(Math.min(this.#attemptMs, leftMs), call, (signal) => run(signal, before));
+        const limitMs = Math.min(this.#attemptMs, leftMs);
+        const late = (): unknown => unavailable(`no answer within ${limitMs} ms`);
+        const now = before;
+        return await withDeadline(this.#clock, limitMs, call.signal, late, (signal) => run(signal, now));
       } catch (error) {
         if (!isRetryable(error)) throw error;
         if (before !== 'ambiguous') {
@@ -107,22 +111,6 @@ class Retry {
         await this.#clock.sleep(pauseMs, call.signal);
         if (call.signal?.aborted) throw this.#gaveUp(call, attemptCount, before, error);
       }
-    }
-  }
-
-  /** Runs with a signal that aborts when the time is up or the caller gives up. */
-  async #within<T>(limitMs: number, call: StoreCall, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const timeUp = new AbortController();
-    const finished = new AbortController();
-    const { signal: outer } = call;
-    const signal = outer === undefined ? timeUp.signal : AbortSignal.any([timeUp.signal, outer]);
-    void this.#clock.sleep(limitMs, finished.signal).then(() => {
-      if (!finished.signal.aborted) timeUp.abort(unavailable(`no answer within ${limitMs} ms`));
-    });
-    try {
-      return await run(signal);
-    } finally {
-      finished.abort();
     }
   }
 
