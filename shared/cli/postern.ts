@@ -89,9 +89,13 @@ async function version(): Promise<string> {
 }
 
 // A reader that has seen enough (`postern … | head`) closes its end: that is no failure of ours.
+let isReaderGone = false;
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
-  process.exit();
+  if (isReaderGone) return;
+  isReaderGone = true;
+  // Who has something to clear away does it as for a signal.
+  if (!process.emit('SIGTERM')) process.exit();
 });
 
 try {

@@ -2,18 +2,22 @@ import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { EXIT } from '../cli/exit.ts';
-import { createDemoVolume, type DiskResult, showDisk } from './disk.ts';
+import { PosternError } from '../errors.ts';
+import { createDemoVolume, type DiskResult, DiskShow } from './disk.ts';
 import { type DemoFiles, SERVE_PORT, writeFiles } from './files.ts';
 import { PartyProcess } from './party.ts';
 import { programPath, type Stage, setStage } from './stage.ts';
 import { auditTrail } from './trail.ts';
+import { findWay, type Way } from './way.ts';
 import type { Attempt } from './workload.ts';
 
 const HELP = `
 Starts a parent, a guest with a workload, and a small internet on this machine: the guest in a network namespace with
 nothing but lo where you are root, else over unix sockets. Shows what the policy lets out, what it refuses and why,
-a client from outside who reaches the workload, the audit trail, and a disk
-that outlives a kill -9 of the guest while the parent sees noise. Then it stops everything; nothing is left behind.
+a client from outside who reaches the workload, the audit trail, and a disk that outlives a kill -9 of the guest
+while the parent sees noise. Where you are root and the kernel has nbd, or nbdfuse is installed, a file system is made
+on the disk and mounted, where nobody else sees it; elsewhere it says why not, and reads and writes the disk as it is.
+Then it stops everything; nothing is left behind.
 
 Example:
   postern demo --json     one JSON object: what was tried, and how it went`;
@@ -43,10 +47,21 @@ type Say = (line: string) => void;
 async function demo(say: Say): Promise<DemoResult[]> {
   const startedAt = performance.now();
   const stage = await setStage();
+  const way = findWay();
   const parties: PartyProcess[] = [];
+  const cast: Cast = { stage, way, parties, say, isLeaving: false };
   let files: DemoFiles | undefined;
-  const leave = async (): Promise<void> => {
-    for (const party of parties.reverse()) await party.stop();
+  let leaving: Promise<void> | undefined;
+  const leave = (): Promise<void> => {
+    leaving ??= clear();
+    return leaving;
+  };
+  const clear = async (): Promise<void> => {
+    cast.isLeaving = true;
+    await cast.disk
+      ?.close()
+      .catch((error: Error) => say(`  The disk did not close in order: ${error.message}`));
+    for (const party of [...parties].reverse()) await party.stop();
     await stage.close();
     if (files !== undefined) rmSync(files.folder, { recursive: true, force: true });
   };
@@ -55,10 +70,10 @@ async function demo(say: Say): Promise<DemoResult[]> {
   try {
     say('\nPostern demo: an enclave with no network reaches one server, and nothing else.\n');
     for (const line of stage.description) say(`  ${line}`);
-    files = writeFiles(stage);
+    files = writeFiles(stage, way.kind === 'kernel' ? way.device : undefined);
     if (!files.workloadApart)
       say('  (the workload runs as your own user here; in production it has its own)');
-    const results = await perform(stage, files, parties, say);
+    const results = await perform(cast, files);
     say(
       `\n${results.filter(({ ok }) => ok).length} of ${results.length} as it should be, in ${seconds(startedAt)} s.`,
     );
@@ -70,13 +85,21 @@ async function demo(say: Say): Promise<DemoResult[]> {
   }
 }
 
-async function perform(
-  stage: Stage,
-  files: DemoFiles,
-  parties: PartyProcess[],
-  say: Say,
-): Promise<DemoResult[]> {
+/** Who takes part, and what has to be cleared away in the end. */
+interface Cast {
+  readonly stage: Stage;
+  readonly way: Way;
+  readonly parties: PartyProcess[];
+  readonly say: Say;
+  disk?: DiskShow;
+  /** Nobody comes any more, but who the disk needs to be cleared away. */
+  isLeaving: boolean;
+}
+
+async function perform(cast: Cast, files: DemoFiles): Promise<DemoResult[]> {
+  const { stage, way, parties, say } = cast;
   const start = (party: 'guest' | 'parent' | 'world', words: readonly string[]): PartyProcess => {
+    if (cast.isLeaving) throw new PosternError('ERR_DEMO_FAILED', 'the demo was interrupted');
     const started = new PartyProcess(party, stage.command(party, [process.execPath, ...words]));
     parties.push(started);
     return started;
@@ -96,9 +119,7 @@ async function perform(
   await parent.logged('a line that it serves', (line) =>
     line.includes('"demo"') || line.includes('serv') ? line : undefined,
   );
-  const startPostern = (party: 'guest', ...words: string[]): PartyProcess =>
-    start(party, [postern, ...words]);
-  await createDemoVolume(startPostern, files);
+  await createDemoVolume((...words) => start('guest', [postern, ...words]), files);
   const workload = [process.execPath, programPath('workload'), stage.worldAddress, web, String(SERVE_PORT)];
   const guest = start('guest', [postern, 'guest', '--config', files.guest, '--', ...workload]);
   const results: DemoResult[] = [];
@@ -118,12 +139,24 @@ async function perform(
   await guest.logged('the inbound flow in its log', (line) => (line.includes('8080') ? line : undefined));
   say('\nThe audit trail:');
   for (const line of auditTrail({ guest: guest.log, parent: parent.log })) say(`  ${line}`);
-  say(
-    '\nA disk (here as plain NBD; with the kernel’s nbd the agent makes /dev/nbd0 of it, to be formatted and mounted):',
-  );
   await guest.stop();
-  await showDisk(startPostern, files, add);
+  cast.disk = new DiskShow({
+    way,
+    files,
+    start: (...words) => startDiskGuest(cast, [postern, ...words]),
+    say,
+    add,
+  });
+  await cast.disk.show();
   return results;
+}
+
+/** The kernel's nbd takes orders from its first network namespace only: the agent that makes a device stands there. */
+function startDiskGuest({ stage, way, parties }: Cast, words: readonly string[]): PartyProcess {
+  const command = [process.execPath, ...words];
+  const guest = new PartyProcess('guest', way.kind === 'kernel' ? command : stage.command('guest', command));
+  parties.push(guest);
+  return guest;
 }
 
 const EXPECTED: Record<DemoResult['step'], RegExp> = {
@@ -132,7 +165,7 @@ const EXPECTED: Record<DemoResult['step'], RegExp> = {
   direct: /^(ENETUNREACH|connected)$/,
   serving: /^$/,
   inbound: /^200 hello from inside the enclave/,
-  disk: /written and flushed$/,
+  disk: /written and (flushed|synced)$/,
   crash: /^the same /,
   noise: /^noise: /,
 };

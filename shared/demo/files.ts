@@ -15,6 +15,8 @@ export interface DemoFiles {
   readonly folder: string;
   readonly parent: string;
   readonly guest: string;
+  /** Of the agent that shows the disk: the volume and nothing else. */
+  readonly disk: string;
   readonly certificate: string;
   readonly privateKey: string;
   /** Whether the workload runs as a user of its own, as it should. */
@@ -22,10 +24,12 @@ export interface DemoFiles {
   /** Where the guest serves its volume, and where the parent keeps what that is made of. */
   readonly nbdSocket: string;
   readonly objects: string;
+  /** A folder to mount things in. */
+  readonly mounts: string;
 }
 
-/** Everything the demo writes, in one folder of its own: two configurations, a policy and a certificate. */
-export function writeFiles(stage: Stage): DemoFiles {
+/** Everything the demo writes, in one folder of its own: configurations, a policy and a certificate. `device` is for the volume. */
+export function writeFiles(stage: Stage, device: string | undefined): DemoFiles {
   const folder = mkdtempSync(join(tmpdir(), 'postern-demo-'));
   // The workload reads the certificate; the session key and the sockets stand in a closed folder.
   chmodSync(folder, 0o755);
@@ -41,16 +45,19 @@ export function writeFiles(stage: Stage): DemoFiles {
     folder,
     parent: inFolder('parent.yaml'),
     guest: inFolder('guest.yaml'),
+    disk: inFolder('disk.yaml'),
     certificate: inFolder('world.crt'),
     privateKey: inFolder('world.key'),
     workloadApart,
     nbdSocket: join(closed, 'data.nbd'),
     objects: join(closed, 'objects'),
+    mounts: join(closed, 'mounts'),
   };
-  mkdirSync(files.objects);
+  for (const path of [files.objects, files.mounts]) mkdirSync(path);
   writeFileSync(join(closed, 'data.key'), randomBytes(32), { mode: 0o600 });
   writeFileSync(files.parent, stringify(parentConfig(stage, closed)));
   writeFileSync(files.guest, stringify(guestConfig(stage, closed, files)));
+  writeFileSync(files.disk, stringify(diskConfig(closed, device)));
   return files;
 }
 
@@ -99,19 +106,34 @@ function guestConfig(
       egress: { allow },
       ingress: [{ port: 8080, to: `127.0.0.1:${SERVE_PORT}` }],
     },
-    volumes: {
-      data: {
-        prefix: 'demo/data',
-        key: { file: join(closed, 'data.key') },
-        anchor: { file: join(closed, 'anchor') },
-        nbd: { socket: join(closed, 'data.nbd') },
-        // The demo kills the guest, which then comes back without asking.
-        takeover: true,
-      },
-    },
+    volumes: volumesConfig(closed),
     workload: {
       ...(files.workloadApart ? { user: NOBODY, group: NOBODY } : {}),
       environment: { NODE_USE_ENV_PROXY: '1', NODE_EXTRA_CA_CERTS: files.certificate },
+    },
+  };
+}
+
+function diskConfig(closed: string, device: string | undefined): object {
+  return {
+    version: 1,
+    parent: `unix:${join(closed, 'parent.sock')}`,
+    sessionKey: join(closed, 'session.key'),
+    log: { format: 'json' },
+    policy: { version: 1, egress: { allow: [] } },
+    volumes: volumesConfig(closed, device),
+  };
+}
+
+function volumesConfig(closed: string, device?: string): object {
+  return {
+    data: {
+      prefix: 'demo/data',
+      key: { file: join(closed, 'data.key') },
+      anchor: { file: join(closed, 'anchor') },
+      nbd: { socket: join(closed, 'data.nbd'), ...(device === undefined ? {} : { device }) },
+      // The demo kills the guest, which then comes back without asking.
+      takeover: true,
     },
   };
 }

@@ -1,6 +1,6 @@
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { Namespace } from './namespace.ts';
 
 /** Where the demo's parties stand and under which addresses they know each other. */
 export interface Stage {
@@ -36,25 +36,22 @@ function whyNoNamespaces(): string | undefined {
       return `${program} is not installed (apt-get install iproute2 util-linux)`;
     }
   }
-  const tried = spawnSync('unshare', ['--net', 'true']);
-  return tried.status === 0 ? undefined : 'this kernel or container permits no network namespaces';
+  return Namespace.isPermitted('net') ? undefined : 'this kernel or container permits no network namespaces';
 }
 
-/**
- * A namespace without a name lives as long as a process is in it: `cat` holds each one until its input ends, which
- * it does even when the demo is killed. So nothing is left behind.
- */
 async function namespaces(): Promise<Stage> {
-  const holders = { guest: hold(), parent: hold(), world: hold() };
+  const spaces = { guest: new Namespace('net'), parent: new Namespace('net'), world: new Namespace('net') };
+  const close = async (): Promise<void> => {
+    await Promise.all(Object.values(spaces).map((space) => space.close()));
+  };
   try {
-    await Promise.all(Object.values(holders).map((holder) => once(holder, 'spawn')));
     const inside = (party: Party, ...words: string[]): void => {
-      const [program = '', ...rest] = enter(holders[party], words);
+      const [program = '', ...rest] = spaces[party].enter(words);
       execFileSync(program, rest, { stdio: 'pipe' });
     };
-    await Promise.all(Object.values(holders).map(isApart));
+    await Promise.all(Object.values(spaces).map((space) => space.ready()));
     for (const party of ['guest', 'parent', 'world'] as const) inside(party, 'ip', 'link', 'set', 'lo', 'up');
-    const worldPid = String(holders.world.pid);
+    const worldPid = spaces.world.pid;
     inside('parent', 'ip', 'link', 'add', 'up0', 'type', 'veth', 'peer', 'name', 'down0', 'netns', worldPid);
     inside('parent', 'ip', 'address', 'add', `${PARENT_ADDRESS}/24`, 'dev', 'up0');
     inside('parent', 'ip', 'link', 'set', 'up0', 'up');
@@ -63,7 +60,7 @@ async function namespaces(): Promise<Stage> {
     inside('world', 'ip', 'address', 'add', `${WORLD_ADDRESS}/32`, 'dev', 'lo');
     inside('parent', 'ip', 'route', 'add', 'default', 'via', GATEWAY_ADDRESS);
   } catch (error) {
-    await release(Object.values(holders));
+    await close();
     throw error;
   }
   return {
@@ -76,8 +73,8 @@ async function namespaces(): Promise<Stage> {
     webPort: 443,
     dnsPort: 53,
     forwardAddress: `${PARENT_ADDRESS}:8080`,
-    command: (party, words) => enter(holders[party], words),
-    close: () => release(Object.values(holders)),
+    command: (party, words) => spaces[party].enter(words),
+    close,
   };
 }
 
@@ -94,36 +91,6 @@ function loopback(missing: string): Stage {
     command: (_party, words) => words,
     close: () => Promise.resolve(),
   };
-}
-
-function hold(): ChildProcess {
-  return spawn('unshare', ['--net', 'cat'], { stdio: ['pipe', 'ignore', 'ignore'] });
-}
-
-/** `unshare` is a process before it has unshared: wait until its namespace is another than ours. */
-async function isApart(holder: ChildProcess): Promise<void> {
-  const { readlink } = await import('node:fs/promises');
-  const ours = await readlink('/proc/self/ns/net');
-  for (let tries = 0; tries < 500; tries += 1) {
-    if ((await readlink(`/proc/${holder.pid}/ns/net`)) !== ours) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error('unshare --net made no namespace within 5 s');
-}
-
-function enter(holder: ChildProcess, words: readonly string[]): readonly string[] {
-  return ['nsenter', `--net=/proc/${holder.pid}/ns/net`, ...words];
-}
-
-async function release(holders: readonly ChildProcess[]): Promise<void> {
-  await Promise.all(
-    holders.map(async (holder) => {
-      if (holder.exitCode !== null || holder.signalCode !== null) return;
-      const gone = once(holder, 'exit');
-      holder.stdin?.end();
-      await gone;
-    }),
-  );
 }
 
 /** The path of a program of this folder, as a source or built. */

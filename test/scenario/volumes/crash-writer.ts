@@ -13,6 +13,7 @@ export class CrashWriter {
   readonly #random: Random;
   readonly #ended: Promise<void>;
   #isStopping = false;
+  #loss: unknown;
   flushCount = 0;
 
   constructor(socket: string, model: CrashModel, blocks: readonly number[], random: Random) {
@@ -24,26 +25,29 @@ export class CrashWriter {
     this.#ended.catch(() => undefined);
   }
 
-  /** After the next flush that is acknowledged: everything written is safe then, unless the connection was lost. */
-  stop(): Promise<void> {
+  /** After the next flush that is acknowledged, when everything written is safe. Throws when the connection was lost. */
+  async stop(): Promise<void> {
     this.#isStopping = true;
-    return this.#ended;
+    await this.#ended;
+    if (this.#loss !== undefined) throw this.#loss;
   }
 
-  /** Resolves when the connection is lost. */
+  /** Resolves when the connection is lost, which is all that a killed guest leaves. */
   lost(): Promise<void> {
     return this.#ended;
   }
 
   async #write(socket: string): Promise<void> {
-    const disk = await DiskClient.connect(socket);
+    let disk: DiskClient | undefined;
     try {
+      disk = await DiskClient.connect(socket);
       while (!this.#isStopping) await this.#flushOnce(disk);
     } catch (error) {
-      // A lost connection is what a killed guest leaves; an error that it answered is a promise broken.
+      // An error that was answered is a promise broken.
       if (error instanceof AssertionError) throw error;
+      this.#loss = error;
     } finally {
-      disk.close();
+      disk?.close();
     }
   }
 
