@@ -68,7 +68,7 @@ export class Agent {
     this.session = new SessionClient({
       parent: config.parent,
       key,
-      capabilities: CAPABILITIES.tcp | inbound | objects,
+      capabilities: CAPABILITIES.tcp | CAPABILITIES.udp | inbound | objects,
       agent: name,
       onState: (state) => this.#logState(state),
       onLost: (reason) => this.#lost(reason),

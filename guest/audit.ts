@@ -34,7 +34,7 @@ export type EventName = (typeof EVENTS)[number];
 /** What is known of a flow that did not come about. */
 export interface RefusalRecord {
   readonly via: FlowLabels['via'];
-  readonly protocol: 'tcp';
+  readonly protocol: 'tcp' | 'udp';
   /** The destination as the application wrote it, cut to a bounded length. */
   readonly destination: string;
   readonly port: number;
@@ -135,11 +135,14 @@ export class Audit {
     this.totals.closed += 1;
     this.totals.sentBytes += sentBytes;
     this.totals.receivedBytes += receivedBytes;
-    const line = this.#budget.take();
+    const isQuestions = labels.protocol === 'udp' && labels.via === 'resolver';
+    const line = isQuestions ? {} : this.#budget.take();
     if (line === undefined) return;
     const seconds = (Date.now() - flow.startedAt.getTime()) / 1000;
     const fields = { flowId, ...labels, end, sentBytes, receivedBytes, seconds, ...line };
-    this.#logger.info({ event: 'flow.closed' satisfies EventName, ...fields }, 'flow closed');
+    // Ports of the resolver's own are given up every few questions: nothing to tell anybody by default.
+    const level = isQuestions ? 'debug' : 'info';
+    this.#logger[level]({ event: 'flow.closed' satisfies EventName, ...fields }, 'flow closed');
   }
 
   /** The policy said no. */

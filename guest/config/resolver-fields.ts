@@ -4,9 +4,7 @@ import { readName } from '../../shared/policy/name.ts';
 import { parseResolverAddress, type ResolverAddress } from '../dns/upstream/address.ts';
 
 const RESOLVER_EXPECTED =
-  'IP, IP:PORT or [IPv6]:PORT, such as 192.0.2.53; encrypted: tls:192.0.2.53#dns.example.net or https:192.0.2.53#dns.example.net/dns-query';
-/** Datagrams take a NAT at the parent; a kept TCP connection is no slower once it is there. */
-const UDP_EXPECTED = 'no udp: in front: questions go over TCP, as the parent carries no datagrams';
+  'IP, IP:PORT or [IPv6]:PORT, such as 192.0.2.53; over UDP first: udp:192.0.2.53; encrypted: tls:192.0.2.53#dns.example.net or https:192.0.2.53#dns.example.net/dns-query';
 const ZONE_EXPECTED = 'a domain name such as private.example, or . for every name';
 
 /** A recursive resolver that the owner chose; its address in the one spelling that OPEN carries. */
@@ -16,7 +14,7 @@ export const resolverAddress = v.pipe(
     const server = parseResolverAddress(dataset.value);
     const address = server === undefined ? undefined : parseAddress(server.address);
     if (server !== undefined && address !== undefined) return { ...server, address: formatAddress(address) };
-    addIssue({ message: /^udp:/i.test(dataset.value) ? UDP_EXPECTED : RESOLVER_EXPECTED });
+    addIssue({ message: RESOLVER_EXPECTED });
     return NEVER;
   }),
 );

@@ -99,7 +99,7 @@ async function readServers(texts: readonly string[]): Promise<ResolverAddress[]>
 function parseServer(text: string): ResolverAddress {
   const server = parseResolverAddress(text);
   if (server === undefined) {
-    throw badInput('--server', text, 'IP, IP:PORT, [IPv6]:PORT, tls:IP#NAME or https:IP#NAME/path');
+    throw badInput('--server', text, 'IP, IP:PORT, [IPv6]:PORT, udp:IP, tls:IP#NAME or https:IP#NAME/path');
   }
   return server;
 }

@@ -12,7 +12,8 @@ export type FlowVia = 'socks5' | 'http-connect' | 'http' | 'names' | 'resolver' 
 /** What a person wants to know of a flow; goes to the log and to `postern guest status`. */
 export interface FlowLabels {
   readonly via: FlowVia;
-  readonly protocol: 'tcp';
+  readonly protocol: 'tcp' | 'udp';
+  /** Of an association with more than one remote: the port that the application sends to it. */
   readonly port: number;
   /** The name asked for, normalised; absent for an address. */
   readonly name?: string;

@@ -2,6 +2,7 @@ import { PosternError } from '../../shared/errors.ts';
 import type { FlowEnd } from '../../shared/flow/flow.ts';
 import type { TransportAddress } from '../../shared/transport/address.ts';
 import { connectStream } from '../../shared/transport/connect.ts';
+import { CAPABILITIES } from '../../shared/wire/control.ts';
 import { encodeStreamHeader } from '../../shared/wire/header.ts';
 import { encodeTcpOpen, OPEN_MAX_ADDRESSES } from '../../shared/wire/open.ts';
 import { readExactly } from '../../shared/wire/read.ts';
@@ -14,6 +15,9 @@ import { Tunnel } from './tunnel.ts';
 export const SESSION_WAIT_MS = 2_000;
 /** The parent's own dial takes less; past this it is taken for one that never answers. */
 export const OPEN_REPLY_TIMEOUT_MS = 45_000;
+
+/** The parent counts, and waits for nothing. */
+const ASSOCIATE_REPLY_TIMEOUT_MS = 5_000;
 
 export interface FlowOpenerOptions {
   readonly parent: TransportAddress;
@@ -46,20 +50,45 @@ export class FlowOpener {
    * @throws PosternError ERR_FLOW_*, ERR_SESSION_*, ERR_TRANSPORT_*, ERR_WIRE_*; ERR_TRANSPORT_ABORTED on `signal`.
    */
   async open(addresses: readonly string[], labels: FlowLabels, signal?: AbortSignal): Promise<Tunnel> {
+    const offered = addresses.slice(0, OPEN_MAX_ADDRESSES);
+    const body = encodeTcpOpen({ port: labels.port, addresses: offered });
+    return this.#openStream('tcp', body, labels, signal, async (tunnel) => {
+      tunnel.address = await this.#answer(tunnel, addresses);
+    });
+  }
+
+  /**
+   * A stream for datagrams (datagram.md), which the caller reads and writes. Its label is `*` where it has no one address.
+   * @throws PosternError as `open`; ERR_WIRE_VERSION when the parent carries none.
+   */
+  associate(labels: FlowLabels, signal?: AbortSignal): Promise<Tunnel> {
+    const { address = '*', ...others } = labels;
+    return this.#openStream('udp', Buffer.alloc(0), others, signal, async (tunnel) => {
+      const reply = await readExactly(tunnel.stream, REPLY_BYTES, ASSOCIATE_REPLY_TIMEOUT_MS);
+      const { status } = decodeReply(reply);
+      if (status !== 'ok') throw errorOfStatus(status, `the parent answered ${status} for an association`);
+      tunnel.address = address;
+    });
+  }
+
+  async #openStream(
+    kind: 'tcp' | 'udp',
+    body: Buffer,
+    labels: FlowLabels,
+    signal: AbortSignal | undefined,
+    answered: (tunnel: Tunnel) => Promise<void>,
+  ): Promise<Tunnel> {
     const { session, parent, sessionWaitMs } = this.#options;
     const live = await session.ready(sessionWaitMs ?? SESSION_WAIT_MS, signal);
     assertNotAborted(signal);
+    assertOffered(live, kind);
     const stream = await connectStream(parent, signal === undefined ? {} : { signal });
     const tunnel = this.#begin(live, stream, labels);
     const onAbort = (): void => tunnel.cancel();
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      const body = encodeTcpOpen({
-        port: labels.port,
-        addresses: addresses.slice(0, OPEN_MAX_ADDRESSES),
-      });
-      stream.write(encodeStreamHeader('tcp', tunnel.flowId, body, live.key));
-      tunnel.address = await this.#answer(tunnel, addresses);
+      stream.write(encodeStreamHeader(kind, tunnel.flowId, body, live.key));
+      await answered(tunnel);
       this.#options.onOpen(tunnel);
       return tunnel;
     } catch (error) {
@@ -96,6 +125,12 @@ export class FlowOpener {
     }
     return address;
   }
+}
+
+function assertOffered({ welcome }: LiveSession, kind: 'tcp' | 'udp'): void {
+  // Of TCP every parent speaks; it is what there was first.
+  if (kind === 'tcp' || (welcome.capabilities & CAPABILITIES.udp) !== 0) return;
+  throw new PosternError('ERR_WIRE_VERSION', 'this parent carries no datagrams; update it');
 }
 
 function assertNotAborted(signal?: AbortSignal): void {

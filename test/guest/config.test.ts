@@ -156,7 +156,7 @@ capture: names
     await writeFile(join(folder, 'wrong.ds'), 'nonsense\n');
     const wide = 'version: 1\negress: {allow: [{fqdn: api.example.com, ports: "1-1000"}]}\n';
     const cases: [name: string, guest: string, message: RegExp, policy?: string][] = [
-      ['udp', GOOD.replace('192.0.2.53,', '"udp:192.0.2.53",'), /resolvers\[0\].*no udp:/],
+      ['udp', GOOD.replace('192.0.2.53,', '"udp:192.0.2.53#dns.test",'), /resolvers\[0\].*udp:192/],
       ['no name to authenticate', GOOD.replace('192.0.2.53,', '"tls:192.0.2.53",'), /resolvers\[0\]/],
       ['a zone of an address', GOOD.replace('192.0.2.53,', '"fe80::1%eth0",'), /resolvers\[0\]/],
       ['an anchor that is none', `${GOOD}trustAnchor: wrong.ds\n`, /wrong\.ds:1: expected a DS or DNSKEY/],

@@ -9,11 +9,12 @@ export interface SocketAddress {
 export type ResolverAddress = SocketAddress &
   (
     | { readonly protocol: 'plain' }
+    | { readonly protocol: 'udp' }
     | { readonly protocol: 'tls'; readonly serverName: string }
     | { readonly protocol: 'https'; readonly serverName: string; readonly path: string }
   );
 
-const DEFAULT_PORTS = { plain: 53, tls: 853, https: 443 } as const;
+const DEFAULT_PORTS = { plain: 53, udp: 53, tls: 853, https: 443 } as const;
 const DEFAULT_PATH = '/dns-query';
 
 export function addressText({ address, port }: SocketAddress): string {
@@ -21,16 +22,17 @@ export function addressText({ address, port }: SocketAddress): string {
 }
 
 /**
- * `IP`, `IP:PORT` or `[IPv6]:PORT`; in front `tls:` (RFC 7858) or `https:` (RFC 8484), and behind `#NAME`, for https
- * also `#NAME/path`. Undefined for anything else: an encrypted resolver without a name could not be authenticated.
+ * `IP`, `IP:PORT` or `[IPv6]:PORT`; in front `udp:`, `tls:` (RFC 7858) or `https:` (RFC 8484), and behind the latter two
+ * `#NAME`, for https also `#NAME/path`. Undefined for anything else: an encrypted resolver without a name could not be authenticated.
  */
 export function parseResolverAddress(text: string): ResolverAddress | undefined {
-  const match = /^(?:(tls|https):)?([^#]+?)(?:#([A-Za-z0-9._-]+)(\/[\x21-\x7e]*)?)?$/.exec(text);
+  const match = /^(?:(udp|tls|https):)?([^#]+?)(?:#([A-Za-z0-9._-]+)(\/[\x21-\x7e]*)?)?$/.exec(text);
   const [, scheme = 'plain', socket = '', serverName, path] = match ?? [];
   const protocol = scheme as keyof typeof DEFAULT_PORTS;
   const at = parseSocketAddress(socket, DEFAULT_PORTS[protocol]);
   if (match === null || at === undefined) return undefined;
-  if (protocol === 'plain') return serverName === undefined ? { ...at, protocol } : undefined;
+  if (protocol === 'plain' || protocol === 'udp')
+    return serverName === undefined ? { ...at, protocol } : undefined;
   if (serverName === undefined) return undefined;
   if (protocol === 'tls') return path === undefined ? { ...at, protocol, serverName } : undefined;
   return { ...at, protocol, serverName, path: path ?? DEFAULT_PATH };

@@ -10,6 +10,8 @@ import type { Upstream, UpstreamResolver } from './upstream.ts';
 export interface Carrier {
   readonly connect: (server: SocketAddress) => ConnectStream;
   readonly udp?: (server: SocketAddress) => Upstream;
+  /** True: only a resolver with `udp:` in front is asked over UDP. */
+  readonly tcpUnlessAsked?: boolean;
   /** PEM certificates to trust for encrypted resolvers instead of the bundled ones. */
   readonly ca?: string;
 }
@@ -21,9 +23,11 @@ export const DIRECT: Carrier = { connect: directTcp, udp: udpUpstream };
 export function resolverFor(server: ResolverAddress, carrier: Carrier): UpstreamResolver {
   const at = addressText(server);
   const connect = carrier.connect(server);
-  if (server.protocol === 'plain') {
+  if (server.protocol === 'plain' || server.protocol === 'udp') {
     const tcp = new PipelinedUpstream(`${at} over TCP`, connect);
-    return { name: at, ways: carrier.udp === undefined ? [tcp] : [carrier.udp(server), tcp] };
+    const overUdp = server.protocol === 'udp' || carrier.tcpUnlessAsked !== true;
+    const udp = overUdp ? carrier.udp?.(server) : undefined;
+    return { name: at, ways: udp === undefined ? [tcp] : [udp, tcp] };
   }
   const { serverName } = server;
   const ca = carrier.ca === undefined ? {} : { ca: carrier.ca };
