@@ -3,6 +3,7 @@ import { assemble } from './assemble.ts';
 import { encodeClaim } from './claim.ts';
 import type { VolumeAccess } from './create.ts';
 import type { Volume } from './engine.ts';
+import { FenceWatch } from './fence-watch.ts';
 import { checkpointOf } from './inspect.ts';
 import { checkLimits, DEFAULT_LIMITS, type VolumeLimits } from './limits.ts';
 import { headOf, type LocatedVolume, locateVolume } from './locate.ts';
@@ -81,9 +82,22 @@ async function attachTo(
     volume.close();
     throw error;
   }
+  watchFence(volume, located, options, limits);
   reaper.add(checkpoint.freed);
   void forgetClaims(located, epoch);
   return volume;
+}
+
+function watchFence(
+  { parts }: Volume,
+  { header, ring }: LocatedVolume,
+  { anchor, environment }: AttachOptions,
+  limits: VolumeLimits,
+): void {
+  if (anchor === undefined || header.mode.kind === 'none') return;
+  const volume = { anchorId: header.anchorId, signingSeed: ring.volume.anchorSeed };
+  const { epoch, health } = parts;
+  new FenceWatch({ anchor, volume, epoch, environment, limits, health });
 }
 
 /**

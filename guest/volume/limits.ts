@@ -68,6 +68,8 @@ export interface VolumeLimits {
   readonly readDeadlineMs: number;
   /** Between a free that is anchored and the DELETE. */
   readonly deleteGraceMs: number;
+  /** How often an instance asks the anchor whether it still has the volume, for when it commits nothing itself. */
+  readonly fenceCheckMs: number;
   /** Segments with less than this share alive are rewritten. */
   readonly repackBelow: number;
 }
@@ -93,6 +95,7 @@ export const DEFAULT_LIMITS: VolumeLimits = {
   writeDeadlineMs: 120_000,
   readDeadlineMs: 60_000,
   deleteGraceMs: 60_000,
+  fenceCheckMs: 30_000,
   repackBelow: 0.5,
 };
 

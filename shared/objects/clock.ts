@@ -32,6 +32,9 @@ function sleepUntil(clock: Clock, durationMs: number, signal: AbortSignal | unde
   });
 }
 
+/** Past any deadline of anything that runs on a virtual clock. */
+const RUN_MAX_MS = 100 * 24 * 3_600_000;
+
 interface Sleeper {
   readonly wakeMs: number;
   wake(): void;
@@ -78,7 +81,7 @@ export class VirtualClock implements Clock {
   /**
    * Lets everything run that is ready, then steps, until the promise settles. Only for work that waits for nothing
    * but this clock and other promises.
-   * @throws Error when it can never settle: nothing is ready and nobody sleeps
+   * @throws Error when it can never settle: nothing is ready, and nobody sleeps but what looks at something again and again
    */
   async run<T>(work: Promise<T>): Promise<T> {
     let settled = false;
@@ -86,10 +89,12 @@ export class VirtualClock implements Clock {
       settled = true;
     };
     work.then(done, done);
+    const endMs = this.#nowMs + RUN_MAX_MS;
     for (;;) {
       await new Promise<void>((resolve) => setImmediate(resolve));
       if (settled) return work;
-      if (!this.step()) throw new Error('virtual clock: the work waits for something that never comes');
+      if (this.#nowMs > endMs || !this.step())
+        throw new Error('virtual clock: the work waits for something that never comes');
     }
   }
 }
