@@ -7,7 +7,13 @@ import { startFlow } from '../../shared/flow/splice.ts';
 import { ControlChannel } from '../../shared/session/channel.ts';
 import { connectStream, listenStream } from '../../shared/transport/connect.ts';
 import type { Listener, Stream } from '../../shared/transport/transport.ts';
-import { type ControlFrame, decodeHello, encodeFrame, type Hello } from '../../shared/wire/control.ts';
+import {
+  CAPABILITIES,
+  type ControlFrame,
+  decodeHello,
+  encodeFrame,
+  type Hello,
+} from '../../shared/wire/control.ts';
 import type { Endpoint } from '../../shared/wire/endpoint.ts';
 import {
   decodeStreamHeader,
@@ -44,10 +50,15 @@ export class FakeParent {
   channel: ControlChannel | undefined;
   control: Stream | undefined;
   keepAliveMs = 10_000;
+  /** What WELCOME says: TCP and inbound flows. */
+  capabilities = CAPABILITIES.tcp | CAPABILITIES.inbound;
   /** Replaces the answer to HELLO. */
   onHello: ((stream: Stream, hello: Hello) => void) | undefined;
   /** Replaces the answer to OPEN. */
   onOpen: ((stream: Stream, open: SeenOpen) => void) | undefined;
+  /** Takes the udp streams; without it they are refused. */
+  onAssociation: ((stream: Stream) => void) | undefined;
+  associationCount = 0;
   readonly #routes = new Map<string, number>();
   readonly #flows = new Map<number, Flow>();
   readonly #streams = new Set<Stream>();
@@ -86,6 +97,7 @@ export class FakeParent {
     const body = await readExactly(stream, bodyLength, TIMEOUT_MS);
     if (kind === 'control') return this.#register(stream, decodeHello(body));
     const key = this.hellos.at(-1)?.key;
+    if (kind === 'udp') return this.#associate(stream);
     const open = {
       ...decodeTcpOpen(body),
       flowId,
@@ -96,6 +108,12 @@ export class FakeParent {
     else this.connect(stream, open);
   }
 
+  #associate(stream: Stream): void {
+    this.associationCount += 1;
+    if (this.onAssociation === undefined) this.refuse(stream, 'malformed');
+    else this.onAssociation(stream);
+  }
+
   #register(stream: Stream, hello: Hello): void {
     this.hellos.push(hello);
     if (this.onHello !== undefined) this.onHello(stream, hello);
@@ -103,9 +121,9 @@ export class FakeParent {
   }
 
   welcome(stream: Stream): void {
-    const { keepAliveMs } = this;
+    const { keepAliveMs, capabilities } = this;
     this.control = stream;
-    stream.write(encodeFrame({ type: 'welcome', version: 1, capabilities: 3, keepAliveMs }));
+    stream.write(encodeFrame({ type: 'welcome', version: 1, capabilities, keepAliveMs }));
     this.channel = new ControlChannel(stream, {
       keepAliveMs,
       onFrame: (frame) => {

@@ -11,6 +11,7 @@ import { dsRdata, NOW } from '../dns/signer.ts';
 import { TestWorld } from '../dns/world.ts';
 import { TestZone } from '../dns/zone.ts';
 import { type Fixture, listenTcp, startFixture } from './agent-fixture.ts';
+import type { FakeParent } from './fake-parent.ts';
 
 export const RESOLVER = '192.0.2.53';
 
@@ -57,6 +58,7 @@ export interface SignedOptions {
   readonly ports?: readonly number[];
   /** How the resolver is reached; DNS over TCP unless said otherwise. */
   readonly serve?: { readonly kind: 'tls' | 'https'; readonly certificate: Certificate };
+  prepare?(parent: FakeParent): void;
   /** The anchor's text; the world's unless said otherwise. */
   readonly anchor?: string;
 }
@@ -100,6 +102,7 @@ export async function startSigned(options: SignedOptions): Promise<SignedFixture
     resolvers: options.resolvers ?? [RESOLVER],
     config: `trustAnchor: ${join(folder, 'anchor.ds')}\n${certificates}${options.config ?? ''}`,
     clock: options.clock ?? (() => NOW),
+    ...(options.prepare && { prepare: options.prepare }),
     logger: pino({ level: 'debug' }, sink),
   }).catch(async (error: unknown) => {
     await release();
