@@ -1,11 +1,12 @@
+import { createSocket } from 'node:dgram';
 import { readFileSync } from 'node:fs';
 import { createServer as createTlsServer } from 'node:https';
 import { createServer as createTcpServer, type Socket } from 'node:net';
 import { type DecodedPacket, decode, encode } from 'dns-packet';
 
 /**
- * A program of the demo: the internet. A web server over TLS, and a name server that knows two names, both of which
- * lead to it; the guest's policy knows one. Arguments: address, web port, DNS port, certificate file, key file.
+ * A program of the demo: the internet. A web server over TLS, and a name server (UDP and TCP) that knows two names, both of
+ * which lead to it; the guest's policy knows one. Arguments: address, web port, DNS port, certificate file, key file.
  */
 const [address = '', webPort = '', dnsPort = '', certificateFile = '', keyFile = ''] = process.argv.slice(2);
 const NAMES = new Set(['api.example.com', 'evil.example.net']);
@@ -26,10 +27,14 @@ createTcpServer((socket) => {
   });
 }).listen(Number(dnsPort), address, announce);
 
+const datagrams = createSocket('udp4');
+datagrams.on('message', (query, from) => datagrams.send(reply(decode(query)), from.port, from.address));
+datagrams.bind(Number(dnsPort), address, announce);
+
 let listening = 0;
 function announce(): void {
   listening += 1;
-  if (listening === 2) process.stdout.write('ready\n');
+  if (listening === 3) process.stdout.write('ready\n');
 }
 
 /** DNS over TCP (RFC 7766): a two-byte length before each message. */

@@ -9,6 +9,7 @@ import { PartyProcess } from '../../../shared/demo/party.ts';
 import { programPath } from '../../../shared/demo/stage.ts';
 import type { Attempt } from '../../../shared/demo/workload.ts';
 import { REPOSITORY } from '../kernel.ts';
+import type { CapturedResult } from './captured.ts';
 import { requireVm } from './guard.ts';
 import type { RogueResult } from './rogue.ts';
 
@@ -85,6 +86,23 @@ describe('the gate over AF_VSOCK', () => {
     );
   });
 
+  it('the name was resolved over UDP, through an association', async () => {
+    assert.match(await metric('datagrams_total{guest="vm",direction="in"}'), / [1-9]\d*$/);
+    assert.match(await metric('opens_total{guest="vm",direction="udp",outcome="ok"}'), / [1-9]\d*$/);
+  });
+
+  it('a program that knows of no proxy is captured by name, and has no other name or port', async () => {
+    const program = `${REPOSITORY}/test/vm/inside/captured.ts`;
+    const captured = start('captured', inGuest(process.execPath, program, '443', certificate));
+    const results: Record<string, string> = {};
+    for (let count = 0; count < 2; count += 1) {
+      const { name, outcome } = JSON.parse(await captured.line()) as CapturedResult;
+      results[name] = outcome;
+    }
+    assert.match(results['api.example.com'] ?? '', /^127\.100\.\d+\.\d+ 200 hello from the internet to /);
+    assert.equal(results['evil.example.net'], 'EREFUSED');
+  });
+
   it('a client from outside reaches the workload through the forwarded port', async () => {
     const client = start('client', [process.execPath, programPath('client'), `http://${WORLD}:8080/`]);
     assert.equal(await client.line(), '200 hello from inside the enclave');
@@ -149,7 +167,12 @@ function writeConfigurations(): void {
         vm: {
           cid: 1,
           agent: 'vsock:1:5001',
-          egress: { allow: [{ ip: WORLD, ports: [53, 443] }] },
+          egress: {
+            allow: [
+              { ip: WORLD, ports: 443 },
+              { ip: WORLD, ports: 53, protocol: ['udp', 'tcp'] },
+            ],
+          },
           forwards: [{ listen: `${WORLD}:8080`, to: 8080 }],
         },
       },
@@ -163,7 +186,9 @@ function writeConfigurations(): void {
       listen: 'vsock:ANY:5001',
       sessionKey: `${closed}/session.key`,
       proxies: { http: '127.0.0.1:3128', socks5: '127.0.0.1:1080' },
-      resolvers: [WORLD],
+      resolvers: [`udp:${WORLD}`],
+      dns: { listen: '127.0.0.1:53' },
+      capture: 'names',
       negativeTrustAnchors: ['example.com'],
       log: { format: 'json' },
       policy: {
