@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { recycleBody } from '../../shared/objects/bodies.ts';
 
 /**
  * Replies on their way out. What is posted in one turn of the event loop leaves in one `writev`, headers and data as
@@ -33,11 +34,17 @@ export class Outbox {
     this.#buffers = [];
     this.#replies = 0;
     this.#heldBytes = 0;
-    const last = buffers.pop();
+    const last = buffers.at(-1);
     if (last === undefined) return;
     this.#socket.cork();
-    for (const buffer of buffers) this.#socket.write(buffer);
-    this.#socket.write(last, () => this.#released(replies, heldBytes));
+    for (const buffer of buffers) {
+      if (buffer !== last) this.#socket.write(buffer);
+    }
+    this.#socket.write(last, (error) => {
+      // What a device read is the caller's; of a stream that broke, some write may be under way still.
+      if (!error) for (const buffer of buffers) recycleBody(buffer);
+      this.#released(replies, heldBytes);
+    });
     this.#socket.uncork();
   }
 }

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { isPosternError, type PosternError } from '../../shared/errors.ts';
+import { allocateBody } from '../../shared/objects/bodies.ts';
 import { answer, type Reply, refuse } from './answer.ts';
 import { COMMAND, REQUEST_BYTES } from './constants.ts';
 import type { Agreement } from './export.ts';
@@ -174,9 +175,8 @@ export class Transmission {
   #receive(request: Request): void {
     const whole = this.#intake.takeForGood(request.length);
     if (whole !== undefined) this.#begin(request, whole);
-    // The system gives these pages as they are filled: a length alone costs no memory.
-    else
-      this.#state = { kind: 'payload', request, target: Buffer.allocUnsafeSlow(request.length), filled: 0 };
+    // The system gives the pages of a fresh one as they are filled: a length alone costs no memory.
+    else this.#state = { kind: 'payload', request, target: allocateBody(request.length), filled: 0 };
   }
 
   #begin(request: Request, payload: Buffer): void {

@@ -28,18 +28,13 @@ export async function blockStatus(
   };
   for (let leaves = 0; at < end && extents.length < EXTENTS_MAX && leaves < LEAVES_MAX; leaves += 1) {
     const first = Math.floor(at / BLOCK_BYTES);
-    const holeBlocks = await index.holeBlocks(first);
-    if (
-      holeBlocks > 0 &&
-      !memory.touches(first, Math.min(first + holeBlocks, Math.ceil(end / BLOCK_BYTES)))
-    ) {
+    const endBlock = Math.ceil(end / BLOCK_BYTES);
+    const holeBlocks = await index.holeBlocks(first, endBlock);
+    if (holeBlocks > 0 && !memory.touches(first, first + holeBlocks)) {
       push((first + holeBlocks) * BLOCK_BYTES, true);
       continue;
     }
-    const last = Math.min(
-      Math.ceil(end / BLOCK_BYTES),
-      (Math.floor(first / PAGE_ENTRIES) + 1) * PAGE_ENTRIES,
-    );
+    const last = Math.min(endBlock, (Math.floor(first / PAGE_ENTRIES) + 1) * PAGE_ENTRIES);
     const places = await index.places(first, last - first);
     for (let block = first; block < last; block += 1) {
       const found = memory.find(block);

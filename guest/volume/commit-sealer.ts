@@ -1,3 +1,4 @@
+import { allocateBody, recycleBody } from '../../shared/objects/bodies.ts';
 import { type CommitPoint, sealCommit } from './commit.ts';
 import type { VolumeEnvironment } from './environment.ts';
 import { append, commitLeaf, type Frontier } from './frontier.ts';
@@ -152,7 +153,11 @@ export class CommitSealer {
     const { generation } = job;
     const { bytes, hash } = sealCommit(ring.known(generation), ring.volume, epoch, job.seq, record);
     const head = this.#headAfter(before, record, generation, { epoch, seq: job.seq, hash });
-    return { head, own: withBase(own, bytes.length), object: Buffer.concat([bytes, inline.bytes]) };
+    const object = allocateBody(bytes.length + inline.bytes.length);
+    object.set(bytes, 0);
+    object.set(inline.bytes, bytes.length);
+    recycleBody(inline.bytes);
+    return { head, own: withBase(own, bytes.length), object };
   }
 
   #record(

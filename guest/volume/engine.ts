@@ -1,4 +1,5 @@
 import { PosternError } from '../../shared/errors.ts';
+import { allocateBody, recycleBody } from '../../shared/objects/bodies.ts';
 import type { BlockDevice, BlockExtent } from '../nbd/device.ts';
 import { blockStatus } from './block-status.ts';
 import type { Checkpointer } from './checkpoint.ts';
@@ -75,7 +76,7 @@ export class Volume implements BlockDevice {
     this.#readAhead.note(offset, length);
     const first = Math.floor(offset / BLOCK_BYTES);
     const end = Math.ceil((offset + length) / BLOCK_BYTES);
-    const blocks = Buffer.allocUnsafe((end - first) * BLOCK_BYTES);
+    const blocks = allocateBody((end - first) * BLOCK_BYTES);
     await this.parts.reader.read(first, blocks);
     this.parts.health.checkRead();
     const from = offset - first * BLOCK_BYTES;
@@ -84,6 +85,8 @@ export class Volume implements BlockDevice {
 
   async write(offset: number, data: Buffer, options: { readonly fua: boolean }): Promise<void> {
     await this.#change(offset, data.length, () => this.parts.writer.write(offset, data));
+    // All of it was copied, and it is nobody else's.
+    recycleBody(data);
     if (options.fua) await this.flush();
   }
 

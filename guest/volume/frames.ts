@@ -1,4 +1,5 @@
 import { PosternError } from '../../shared/errors.ts';
+import { recycleBody } from '../../shared/objects/bodies.ts';
 import { FieldReader } from './fields.ts';
 import type { KeyRing } from './keyring.ts';
 import type { VolumeLimits } from './limits.ts';
@@ -148,9 +149,15 @@ export class FrameReader {
     const end = frameRange(handle.entry, last.frame);
     const range = { offset, length: end.offset + end.length - offset };
     const sealed = this.#requests.run(() => this.#objects.need(segmentObjectName(handle.entry), range));
+    let left = fresh.length;
     for (const request of fresh) {
       const key = frameKey(request);
-      const opened = sealed.then((bytes) => this.#open(handle, request, bytes, offset));
+      const opened = sealed.then((bytes) => {
+        const plain = this.#open(handle, request, bytes, offset);
+        left -= 1;
+        if (left === 0) recycleBody(bytes);
+        return plain;
+      });
       this.#underWay.set(key, opened);
       started.set(key, opened);
       const done = (): boolean => this.#underWay.delete(key);

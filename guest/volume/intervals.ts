@@ -53,6 +53,16 @@ export class IntervalSet {
   }
 }
 
+/** Whether a key is in [start, end), in time of whichever is smaller, the map or the range. */
+export function hasKeyWithin(map: ReadonlyMap<number, unknown>, start: number, end: number): boolean {
+  if (map.size < end - start) {
+    for (const key of map.keys()) if (key >= start && key < end) return true;
+  } else {
+    for (let key = start; key < end; key += 1) if (map.has(key)) return true;
+  }
+  return false;
+}
+
 /** Deletes the keys of [start, end), in time of whichever is smaller, the map or the range. */
 export function deleteRange<T>(
   map: Map<number, T>,

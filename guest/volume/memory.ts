@@ -1,5 +1,5 @@
 import { Arena } from './arena.ts';
-import { deleteRange, IntervalSet } from './intervals.ts';
+import { deleteRange, hasKeyWithin, IntervalSet } from './intervals.ts';
 import { BLOCK_BYTES } from './limits.ts';
 
 /** Blocks and holes that were written together: what one batch carries to the store. */
@@ -120,12 +120,5 @@ function findIn(layer: Layer, block: number): number | 'hole' | undefined {
 }
 
 function layerTouches(layer: Layer, start: number, end: number): boolean {
-  if (layer.trims.overlaps(start, end)) return true;
-  if (layer.blocks.size === 0) return false;
-  if (layer.blocks.size < end - start) {
-    for (const block of layer.blocks.keys()) if (block >= start && block < end) return true;
-    return false;
-  }
-  for (let block = start; block < end; block += 1) if (layer.blocks.has(block)) return true;
-  return false;
+  return layer.trims.overlaps(start, end) || hasKeyWithin(layer.blocks, start, end);
 }

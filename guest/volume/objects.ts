@@ -1,4 +1,6 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
+import type { StoreCall } from '../../shared/objects/around.ts';
+import { recycleBody } from '../../shared/objects/bodies.ts';
 import { claimObject } from '../../shared/objects/claim.ts';
 import { isRetryable } from '../../shared/objects/failure.ts';
 import { retryingStore } from '../../shared/objects/retry.ts';
@@ -28,12 +30,17 @@ export class VolumeObjects {
   readonly #prefix: string;
   readonly #writes: ObjectStore;
   readonly #reads: ObjectStore;
+  /** Keys whose PUT took more than one attempt. */
+  readonly #retried = new Set<string>();
   readonly #closing = new AbortController();
 
   /** `prefix`: without a slash at its end. */
   constructor(store: ObjectStore, prefix: string, limits: VolumeLimits, environment: VolumeEnvironment) {
     const { clock, jitter: random } = environment;
-    const common = { attemptMs: limits.attemptMs, clock, random };
+    const onRetry = (call: StoreCall): void => {
+      if (call.operation === 'put') this.#retried.add(call.key);
+    };
+    const common = { attemptMs: limits.attemptMs, clock, random, onRetry };
     this.#prefix = `${prefix}/`;
     this.#writes = retryingStore(store, { ...common, deadlineMs: limits.writeDeadlineMs });
     this.#reads = retryingStore(store, { ...common, deadlineMs: limits.readDeadlineMs });
@@ -44,11 +51,16 @@ export class VolumeObjects {
     this.#closing.abort();
   }
 
-  /** @throws ERR_VOLUME_FENCED when other bytes have this name, ERR_VOLUME_UNAVAILABLE after the deadline. */
+  /**
+   * Takes the bytes over, to use their memory again.
+   * @throws ERR_VOLUME_FENCED when other bytes have this name, ERR_VOLUME_UNAVAILABLE after the deadline.
+   */
   async put(name: string, bytes: Buffer): Promise<void> {
     if ((await this.claim(name, bytes)) === 'taken') {
       throw new PosternError('ERR_VOLUME_FENCED', `${name} was written by another instance`);
     }
+    // An attempt that was given up may be sending them still.
+    if (!this.#retried.delete(this.#prefix + name)) recycleBody(bytes);
   }
 
   /** `stored`: the name holds these bytes; `taken`: others. */

@@ -1,3 +1,4 @@
+import { allocateBody } from '../../shared/objects/bodies.ts';
 import type { GenerationKeys, VolumeKeys } from './keys.ts';
 import { BLOCK_BYTES } from './limits.ts';
 import { DIRECTORY_LBA, SivBuilder, sealFrame, segmentSeal } from './seal.ts';
@@ -27,6 +28,7 @@ export interface SegmentPlan {
 
 export interface SealedSegment {
   readonly entry: SegmentEntry;
+  /** The caller's, from `allocateBody`. */
   readonly bytes: Buffer;
 }
 
@@ -59,7 +61,7 @@ export async function sealSegment(
   const siv = mac.finish();
   const entry = { ...draft, siv };
   const seal = segmentSeal(keys, volume.volumeId, plan.id, siv);
-  const bytes = Buffer.allocUnsafeSlow(segmentBytes(entry));
+  const bytes = allocateBody(segmentBytes(entry));
   let at = 0;
   await eachFrame(plan, scratch, pause, (index, span, plain) => {
     at = sealFrame(seal, index, span, plain, bytes, at);

@@ -1,5 +1,6 @@
 import { readU64 } from '../fields.ts';
 import type { FrameReader } from '../frames.ts';
+import { hasKeyWithin } from '../intervals.ts';
 import type { VolumeLimits } from '../limits.ts';
 import { BLOCK_BYTES, PAGE_ENTRIES, TABLE_PAGE_ENTRIES } from '../limits.ts';
 import { ByteCache } from '../lru.ts';
@@ -108,18 +109,14 @@ export class VolumeIndex {
     return leaf === undefined ? 0 : readU64(leaf, (block % PAGE_ENTRIES) * 8);
   }
 
-  /** A number of blocks from `first` that are certainly holes, or 0. */
-  async holeBlocks(first: number): Promise<number> {
+  /** A number of blocks from `first` and before `limit` that are certainly holes, or 0. */
+  async holeBlocks(first: number, limit: number): Promise<number> {
     const overlays = this.#overlays();
     const leaf = Math.floor(first / PAGE_ENTRIES);
     const leaves = await this.#base.index.holeLeaves(leaf);
     if (leaves === 0) return 0;
-    const end = (leaf + leaves) * PAGE_ENTRIES;
-    const written = overlays.some(({ blocks }) => {
-      if (blocks.size < end - first) return [...blocks.keys()].some((block) => block >= first && block < end);
-      return true;
-    });
-    return written ? 0 : end - first;
+    const end = Math.min(limit, (leaf + leaves) * PAGE_ENTRIES);
+    return overlays.some(({ blocks }) => hasKeyWithin(blocks, first, end)) ? 0 : end - first;
   }
 
   async segment(number: number): Promise<SegmentEntry | undefined> {
