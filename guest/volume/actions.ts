@@ -8,13 +8,14 @@ import { checkVolume } from './check.ts';
 import { parseSize } from './config.ts';
 import { type ConfiguredVolume, readVolumes } from './configured.ts';
 import { createVolume, type VolumeAccess } from './create.ts';
-import { deleteVolume } from './delete.ts';
 import type { Volume } from './engine.ts';
+import type { VolumeLog } from './environment.ts';
 import { collectGarbage } from './gc.ts';
 import type { FlushMode } from './header.ts';
 import { inspectVolume } from './inspect.ts';
 import { DEFAULT_LIMITS } from './limits.ts';
 import { type CommandContext, openAccess } from './open-access.ts';
+import { type Progress, progressOn } from './progress.ts';
 import { rekey } from './rekey.ts';
 import { createSnapshot, deleteSnapshot, findSnapshot, restoreSnapshot } from './snapshot.ts';
 import { volumeStatus } from './status.ts';
@@ -22,7 +23,7 @@ import { volumeStatus } from './status.ts';
 /** A token is 64 bytes, or their hex. */
 const TOKEN_BYTES = 64;
 
-interface Options {
+export interface Options {
   readonly config: string;
   readonly json?: boolean;
   readonly takeover?: boolean;
@@ -35,23 +36,24 @@ interface Options {
   readonly ownerKey?: Buffer;
 }
 
-interface Call {
+export interface Call {
   readonly access: VolumeAccess;
   readonly options: Options;
   /** What stands behind the volume's name. */
   readonly argument: string;
   /** The mode that the guest's configuration asks for. */
   readonly mode: FlushMode | undefined;
+  readonly progress: Progress;
 }
 
 /** What an action found: for machines, and in words. */
-interface Result {
+export interface Result {
   readonly value: object;
   readonly text: string;
   readonly exitCode?: number;
 }
 
-type Action = (call: Call) => Promise<Result>;
+export type Action = (call: Call) => Promise<Result>;
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Opens what the configuration names for an action, prints what it found, and closes. */
@@ -63,20 +65,19 @@ export function withVolume(context: CommandContext, environment: Environment) {
       const volumes = await readVolumes(options.config);
       const config = volumes.find((volume) => volume.name === name);
       if (config === undefined) {
-        const known = volumes.map((volume) => volume.name).join(', ');
-        throw new PosternError(
-          'ERR_CONFIG_INVALID',
-          `${options.config}: no volume ${name}; there is ${known}`,
-        );
+        throw unknownVolume(options.config, name, volumes);
       }
-      const opened = await openAccess(config, { ...context, environment, log: createLogger('volume') });
+      const log = createLogger('volume', options.json ? 'json' : 'auto');
+      const opened = await openAccess(config, { ...context, environment, log });
+      const progress = progressOn(process.stderr, options.json === true);
       try {
         // A command has no readers besides itself that a deleted object could be pulled away from.
         const access = {
           ...opened.access,
           limits: { ...DEFAULT_LIMITS, ...config.limits, deleteGraceMs: 0 },
         };
-        const result = await action({ access, options, argument, mode: config.mode });
+        const call = { access, options, argument, mode: config.mode, progress: progress.show };
+        const result = await action(call).finally(progress.end);
         print(result, options);
       } finally {
         await opened.close();
@@ -84,19 +85,34 @@ export function withVolume(context: CommandContext, environment: Environment) {
     };
 }
 
+function unknownVolume(file: string, name: string, volumes: readonly ConfiguredVolume[]): PosternError {
+  const known = volumes.map((volume) => volume.name).join(', ');
+  const text = [
+    `${file}: no volume ${name}; there is ${known === '' ? 'none' : known}.`,
+    `To have a new one, name it under volumes there, then make it: postern volume create ${name} --size SIZE --config ${file}`,
+  ];
+  return new PosternError('ERR_CONFIG_INVALID', text.join(' '));
+}
+
 export function list(context: CommandContext, environment: Environment) {
   return async (options: Options): Promise<void> => {
     const volumes = await readVolumes(options.config);
+    const log = createLogger('volume', options.json ? 'json' : 'auto');
     const rows = [];
-    for (const config of volumes) rows.push(await listed(config, context, environment));
+    for (const config of volumes) rows.push(await listed(config, log, context, environment));
     const text = rows.map(({ name, state }) => `${name}\t${state}`).join('\n');
     print({ value: rows, text }, options);
   };
 }
 
-async function listed(config: ConfiguredVolume, context: CommandContext, environment: Environment) {
+async function listed(
+  config: ConfiguredVolume,
+  log: VolumeLog,
+  context: CommandContext,
+  environment: Environment,
+) {
   const { name } = config;
-  const opened = await openAccess(config, { ...context, environment, log: createLogger('volume') });
+  const opened = await openAccess(config, { ...context, environment, log });
   try {
     const status = await volumeStatus(await inspectVolume(opened.access));
     const state = status.attached ? 'attached' : 'detached';
@@ -157,7 +173,7 @@ export const restore: Action = async (call) => {
   const token = options.token === undefined ? undefined : await readToken(options.token);
   return attached(call, async (volume) => {
     const { seq } = findSnapshot(volume, name);
-    await restoreSnapshot(volume, name, token);
+    await restoreSnapshot(volume, name, token, call.progress);
     return { value: { restored: name, seq }, text: `the volume is as it was in snapshot ${name}` };
   });
 };
@@ -172,13 +188,8 @@ export const resize: Action = (call) => {
   });
 };
 
-export const check: Action = async ({ access }) => {
-  let shown = 0;
-  const report = await checkVolume(await inspectVolume(access), ({ segments, bytes }) => {
-    if (segments < shown + 100) return;
-    shown = segments;
-    progress(`${segments} segments, ${bytes} bytes verified`);
-  });
+export const check: Action = async ({ access, progress }) => {
+  const report = await checkVolume(await inspectVolume(access), progress);
   const { problems, problemCount, segments, bytes, blocks, orphans, orphanBytes } = report;
   const summary = `${segments} segments, ${bytes} bytes, ${blocks} blocks verified; ${orphans} orphans of ${orphanBytes} bytes; ${problemCount} problems`;
   return {
@@ -191,7 +202,7 @@ export const check: Action = async ({ access }) => {
 export const gc: Action = (call) =>
   attached(call, async (volume) => {
     const dryRun = call.options.dryRun === true;
-    const value = await collectGarbage(volume, { dryRun, onProgress: progress });
+    const value = await collectGarbage(volume, { dryRun, onProgress: call.progress });
     const { orphans, orphanBytes, repackedSegments, deletedObjects } = value;
     const text = dryRun
       ? `would delete ${orphans} orphans of ${orphanBytes} bytes`
@@ -201,26 +212,10 @@ export const gc: Action = (call) =>
 
 export const rekeyed: Action = (call) =>
   attached(call, async (volume) => {
-    const value = await rekey(volume, progress);
+    const value = await rekey(volume, call.progress);
     const rest = value.isDrained ? 'the old keys are destroyed' : 'snapshots keep older keys alive';
     return { value, text: `generation ${value.generation}; ${rest}` };
   });
-
-export const remove: Action = async ({ access, options }) => {
-  const dryRun = options.dryRun === true;
-  if (!dryRun && options.yes !== true) {
-    throw new PosternError(
-      'ERR_CONFIG_INVALID',
-      `deleting ${access.name} cannot be undone: --yes does it, --dry-run counts`,
-    );
-  }
-  const value = await deleteVolume(access, {
-    dryRun,
-    onProgress: ({ objects }) => progress(`${objects} objects`),
-  });
-  const verb = dryRun ? 'would delete' : 'deleted';
-  return { value: { ...value, dryRun }, text: `${verb} ${value.objects} objects of ${value.bytes} bytes` };
-};
 
 async function attached(
   { access, options, mode }: Call,
@@ -246,10 +241,6 @@ async function readToken(path: string): Promise<Buffer> {
   const text = bytes.toString('latin1').trim();
   if (/^[0-9a-fA-F]{128}$/.test(text)) return Buffer.from(text, 'hex');
   throw new PosternError('ERR_VOLUME_TOKEN', `${path}: a token is ${TOKEN_BYTES} bytes or their hex`);
-}
-
-function progress(text: string): void {
-  process.stderr.write(`${text}\n`);
 }
 
 function print({ value, text, exitCode }: Result, { json }: Options): void {

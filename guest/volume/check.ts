@@ -5,6 +5,7 @@ import type { InspectedVolume } from './inspect.ts';
 import { BLOCK_BYTES, PAGE_ENTRIES } from './limits.ts';
 import { loadManifest } from './manifest.ts';
 import { CLAIM_PREFIX, COMMIT_PREFIX, claimName, commitName, SEGMENT_PREFIX } from './names.ts';
+import type { Progress } from './progress.ts';
 import type { FreedObject } from './record.ts';
 import { DIRECTORY_LBA, equalBytes, openFrame, SivBuilder, segmentSeal } from './seal.ts';
 import {
@@ -40,7 +41,7 @@ export interface CheckReport {
  */
 export async function checkVolume(
   volume: InspectedVolume,
-  onProgress: (done: { readonly segments: number; readonly bytes: number }) => void = () => undefined,
+  onProgress: Progress = () => undefined,
 ): Promise<CheckReport> {
   const check = new Check(volume, onProgress);
   await check.segments();
@@ -52,7 +53,7 @@ export async function checkVolume(
 
 class Check {
   readonly #volume: InspectedVolume;
-  readonly #onProgress: (done: { readonly segments: number; readonly bytes: number }) => void;
+  readonly #onProgress: Progress;
   readonly #names = new Set<string>();
   #liveBlocks = 0;
   readonly report: CheckReport = {
@@ -66,27 +67,31 @@ class Check {
     problems: [],
   };
 
-  constructor(volume: InspectedVolume, onProgress: (done: { segments: number; bytes: number }) => void) {
+  constructor(volume: InspectedVolume, onProgress: Progress) {
     this.#volume = volume;
     this.#onProgress = onProgress;
   }
 
   async segments(): Promise<void> {
     const { index, head } = this.#volume;
+    let segmentCount = 0;
+    for await (const _ of index.segments(head.record.nextSegment)) segmentCount += 1;
     for await (const { number, entry } of index.segments(head.record.nextSegment)) {
+      const { segments, bytes } = this.report;
+      this.#onProgress({ step: 'reading segments', segments, of: segmentCount, bytes });
       this.#names.add(segmentObjectName(entry));
       await this.#try(`segment ${number}`, async () => {
         const spans = await this.#segment(entry);
         if (entry.kind === 'data' || entry.kind === 'inline') await this.#live(number, spans);
       });
       this.report.segments += 1;
-      this.#onProgress(this.report);
     }
   }
 
   /** Every place of the index is one that some segment's directory answers for, and no more than those. */
   async places(): Promise<void> {
     const { head } = this.#volume;
+    this.#onProgress({ step: 'reading the index' });
     await this.#try('index', async () => {
       let found = 0;
       for await (const count of this.#eachLeaf(Math.ceil(head.record.sizeBytes / BLOCK_BYTES)))
@@ -114,6 +119,7 @@ class Check {
     const { checkpoint, index, objects, ring } = this.#volume;
     for (const snapshot of checkpoint.snapshots) {
       this.report.snapshots += 1;
+      this.#onProgress({ step: `reading snapshot ${snapshot.name}`, bytes: this.report.bytes });
       await this.#try(`snapshot ${snapshot.name}`, async () => {
         for (const { entry } of snapshot.manifest) {
           this.#names.add(segmentObjectName(entry));
@@ -138,6 +144,7 @@ class Check {
 
   /** What the store holds and nothing refers to: left behind by crashes and by instances that were shut out. */
   async orphans(): Promise<void> {
+    this.#onProgress({ step: 'looking for orphans' });
     const { objects, tail, head, checkpoint } = this.#volume;
     for (const { point } of [...tail, head]) this.#names.add(commitName(point.epoch, point.seq));
     const freed = new Set(checkpoint.freed.map(freedName));

@@ -3,6 +3,7 @@ import * as actions from './actions.ts';
 import { parseSize } from './config.ts';
 import type { FlushMode } from './header.ts';
 import type { CommandContext } from './open-access.ts';
+import { remove } from './remove.ts';
 
 const EXAMPLES = `
 A volume is a block device of the guest whose every byte outside it is sealed, in immutable objects of a store, with an
@@ -28,6 +29,7 @@ Examples:
   postern volume delete data --config volumes.yaml --dry-run
 
 What changes a volume attaches it, which shuts out whoever has it: a volume that was not detached needs --takeover.
+With --json there is one JSON document on standard output, and progress as JSON lines on standard error.
 Exit code of check: 0 all is well, 1 something is not.`;
 
 export function command(context: CommandContext): Command {
@@ -48,35 +50,51 @@ export function command(context: CommandContext): Command {
     .requiredOption('--size <size>', 'such as 512M, 100G, 1T', size)
     .option('--mode <mode>', 'when a flush is answered: strict, lazy:MS,COMMITS or none', mode)
     .option('--owner-key <hex>', 'Ed25519 public key whose owner must sign for a restore', ownerKey)
+    .addHelpText('after', examples('create data --size 100G', 'create scratch --size 1T --mode lazy:500,16'))
     .action(run(actions.create));
-  sub('list', 'The volumes of the configuration, and whether each exists.').action(
-    actions.list(context, process.env),
-  );
-  sub('status <name>', 'What the newest state of a volume is, without attaching it.').action(
-    run(actions.status),
-  );
+  sub('list', 'The volumes of the configuration, and whether each exists.')
+    .addHelpText('after', examples('list', 'list --json'))
+    .action(actions.list(context, process.env));
+  sub('status <name>', 'What the newest state of a volume is, without attaching it.')
+    .addHelpText('after', examples('status data', 'status data --json'))
+    .action(run(actions.status));
   attaching(sub('snapshot <name> <snapshot>', 'Keep the volume as it is now under a name.'))
     .option('--delete', 'give that snapshot up instead')
+    .addHelpText('after', examples('snapshot data before-upgrade', 'snapshot data before-upgrade --delete'))
     .action(run(actions.snapshot));
   attaching(sub('restore <name> <snapshot>', 'Make a snapshot’s state the volume’s.'))
     .option('--token <file>', 'the owner’s signature, where the volume asks for one')
     .option('--dry-run', 'say what would be restored, change nothing')
+    .addHelpText('after', examples('restore data before-upgrade --dry-run', 'restore data before-upgrade'))
     .action(run(actions.restore));
-  attaching(sub('resize <name> <size>', 'Make a volume larger.')).action(run(actions.resize));
-  sub('check <name>', 'Read and verify every reachable byte; say what nothing refers to.').action(
-    run(actions.check),
-  );
+  attaching(sub('resize <name> <size>', 'Make a volume larger.'))
+    .addHelpText('after', examples('resize data 200G'))
+    .action(run(actions.resize));
+  sub('check <name>', 'Read and verify every reachable byte; say what nothing refers to.')
+    .addHelpText(
+      'after',
+      `${examples('check data', 'check data --json')}\n\nExit code 1: something is wrong.`,
+    )
+    .action(run(actions.check));
   attaching(sub('gc <name>', 'Rewrite what is sparse, delete what is dead and what crashes left behind.'))
     .option('--dry-run', 'say what would be deleted, delete nothing')
+    .addHelpText('after', examples('gc data --dry-run', 'gc data'))
     .action(run(actions.gc));
-  attaching(sub('rekey <name>', 'Seal everything under new keys and destroy the old ones.')).action(
-    run(actions.rekeyed),
-  );
+  attaching(sub('rekey <name>', 'Seal everything under new keys and destroy the old ones.'))
+    .addHelpText('after', examples('rekey data'))
+    .action(run(actions.rekeyed));
   sub('delete <name>', 'Delete every object of a volume, its keys first.')
-    .option('--dry-run', 'count the objects, delete nothing')
+    .option('--dry-run', 'say what would be deleted, delete nothing')
     .option('--yes', 'it is really meant')
-    .action(run(actions.remove));
+    .option('--takeover', 'also one that was not detached, or cannot be opened: whoever has it is shut out')
+    .addHelpText('after', examples('delete data --dry-run', 'delete data --yes'))
+    .action(run(remove));
   return volume;
+}
+
+function examples(...words: string[]): string {
+  const lines = words.map((line) => `  postern volume ${line} --config volumes.yaml`);
+  return `\nExamples:\n${lines.join('\n')}`;
 }
 
 function size(text: string): number {

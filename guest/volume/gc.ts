@@ -8,10 +8,12 @@ import {
   parseCommitName,
   SEGMENT_PREFIX,
 } from './names.ts';
+import type { Progress } from './progress.ts';
 import { segmentObjectName } from './segment.ts';
 
 /** Rounds of repacking; each empties what the one before left sparse. */
 const ROUNDS_MAX = 8;
+const REPORT_PERIOD_MS = 500;
 /** Names in memory at a time; past it the segments are taken folder by folder. */
 const NAMES_AT_ONCE = 200_000;
 
@@ -26,7 +28,7 @@ export interface GarbageReport {
 export interface GarbageOptions {
   /** Say what would be done, and delete nothing. */
   readonly dryRun: boolean;
-  readonly onProgress?: (done: string) => void;
+  readonly onProgress?: Progress;
 }
 
 /** Repacks what is sparse, deletes what is dead after its grace, and deletes orphans. */
@@ -35,10 +37,14 @@ export async function collectGarbage(volume: Volume, options: GarbageOptions): P
   const repackedBefore = repacker.repackedSegments;
   const deletedBefore = reaper.deletedCount;
   if (!options.dryRun) await repackAll(volume, options);
-  options.onProgress?.('looking for orphans');
+  options.onProgress?.({ step: 'looking for orphans' });
   const orphans = await findOrphans(volume);
   if (!options.dryRun) {
-    for (const { name } of orphans) await objects.delete(name);
+    for (const [index, { name }] of orphans.entries()) {
+      options.onProgress?.({ step: 'deleting orphans', deleted: index, of: orphans.length });
+      await objects.delete(name);
+    }
+    options.onProgress?.({ step: 'deleting what is dead' });
     await reaper.drained();
   }
   return {
@@ -52,13 +58,31 @@ export async function collectGarbage(volume: Volume, options: GarbageOptions): P
 export async function repackAll(volume: Volume, options: Pick<GarbageOptions, 'onProgress'>): Promise<void> {
   const { checkpointer, repacker } = volume.parts;
   for (let round = 1; round <= ROUNDS_MAX; round += 1) {
+    options.onProgress?.({ step: 'looking for what is sparse' });
     await checkpointer.request({ sweep: true });
     const { size } = checkpointer.candidates;
-    options.onProgress?.(`round ${round}: ${size} segments to repack`);
     if (size === 0) return;
-    await repacker.run();
+    const stop = repeatedly(volume, () => {
+      options.onProgress?.({
+        step: `repacking, round ${round}`,
+        left: checkpointer.candidates.size,
+        of: size,
+      });
+    });
+    await repacker.run().finally(stop);
     await volume.flush();
   }
+}
+
+/** At once, and again and again until it is stopped. */
+function repeatedly({ parts }: Volume, work: () => void): () => void {
+  let cancel = (): void => undefined;
+  const turn = (): void => {
+    work();
+    cancel = parts.environment.clock.after(REPORT_PERIOD_MS, turn);
+  };
+  turn();
+  return () => cancel();
 }
 
 interface Orphan {

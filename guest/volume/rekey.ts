@@ -4,6 +4,7 @@ import { repackAll } from './gc.ts';
 import { KEY_BYTES } from './keys.ts';
 import { GENERATIONS_MAX } from './limits.ts';
 import { WRAP_PREFIX } from './names.ts';
+import type { Progress } from './progress.ts';
 
 const WRAP_NONCE_BYTES = 24;
 
@@ -17,7 +18,7 @@ export interface RekeyReport {
  * New keys for everything that is written from now on, then the old data written anew. What snapshots pin stays under its old
  * keys, which then cannot be destroyed: `isDrained` false.
  */
-export async function rekey(volume: Volume, onProgress?: (done: string) => void): Promise<RekeyReport> {
+export async function rekey(volume: Volume, onProgress?: Progress): Promise<RekeyReport> {
   const { ring, sealer, committer, objects, environment } = volume.parts;
   const before = await sealer.head();
   const generation = before.generation + 1;
@@ -34,7 +35,7 @@ export async function rekey(volume: Volume, onProgress?: (done: string) => void)
 }
 
 /** Goes on where a rekey was interrupted. True when only the newest generation is left. */
-export async function drainOldKeys(volume: Volume, onProgress?: (done: string) => void): Promise<boolean> {
+export async function drainOldKeys(volume: Volume, onProgress?: Progress): Promise<boolean> {
   const { sealer, committer, objects } = volume.parts;
   await repackAll(volume, onProgress ? { onProgress } : {});
   // The tail is read by its own records' keys: after this checkpoint it begins past the last of the old ones.
@@ -42,6 +43,7 @@ export async function drainOldKeys(volume: Volume, onProgress?: (done: string) =
   const { generation, oldestGeneration } = await sealer.head();
   const oldest = await oldestReachable(volume, generation);
   if (oldest > oldestGeneration) {
+    onProgress?.({ step: 'destroying the old keys' });
     const seq = committer.nextSeq;
     await committer.commit({ oldestGeneration: oldest });
     await volume.parts.anchored(seq);

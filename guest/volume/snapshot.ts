@@ -3,6 +3,7 @@ import { PosternError } from '../../shared/errors.ts';
 import type { Volume } from './engine.ts';
 import { label } from './keys.ts';
 import { SNAPSHOT_NAME_MAX_BYTES, SNAPSHOTS_MAX } from './limits.ts';
+import type { Progress } from './progress.ts';
 import type { Snapshot } from './record.ts';
 
 const SNAPSHOT_ID_BYTES = 16;
@@ -49,13 +50,20 @@ export function restoreMessage(volumeId: Buffer, headHash: Buffer, snapshotId: B
  * write meanwhile; whoever has a file system mounted on it unmounts it before.
  * @throws ERR_VOLUME_TOKEN when the header names an owner and the token is not theirs for this head and snapshot
  */
-export async function restoreSnapshot(volume: Volume, name: string, token?: Buffer): Promise<void> {
+export async function restoreSnapshot(
+  volume: Volume,
+  name: string,
+  token?: Buffer,
+  onProgress?: Progress,
+): Promise<void> {
   const { checkpointer } = volume.parts;
   const snapshot = findSnapshot(volume, name);
   await checkToken(volume, snapshot, token);
   await volume.exclusively(async () => {
+    onProgress?.({ step: 'folding in what was committed' });
     // Folds in what was committed, so that the restoring checkpoint has no blocks of its own.
     await checkpointer.request();
+    onProgress?.({ step: `restoring ${name}` });
     await checkpointer.request({ restore: { snapshot, token } });
     return snapshot.sizeBytes;
   });

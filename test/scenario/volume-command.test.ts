@@ -108,6 +108,47 @@ test('check says what is damaged, and fails', async () => {
   assert.ok((JSON.parse(damaged.stdout) as { problemCount: number }).problemCount > 0);
 });
 
+test('with --json there is one document on standard output, and progress as lines of JSON on standard error', async () => {
+  for (const words of [['check'], ['gc'], ['rekey'], ['gc', '--dry-run'], ['delete', '--dry-run']]) {
+    const [action = '', ...rest] = words;
+    const { code, stdout, stderr } = await volume(action, 'data', ...rest, '--json');
+    assert.equal(code, 0, stderr);
+    assert.equal(typeof JSON.parse(stdout), 'object');
+    const lines = stderr
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { progress?: { step?: string } });
+    assert.ok(
+      lines.some(({ progress }) => typeof progress?.step === 'string'),
+      `${words.join(' ')}: ${stderr}`,
+    );
+  }
+});
+
+test('every command teaches', async () => {
+  const { stdout } = await volume('--help');
+  const names = [...stdout.matchAll(/^ {2}([a-z]+) \[options\]/gm)].map(([, name = '']) => name);
+  assert.deepEqual(names, [
+    'create',
+    'list',
+    'status',
+    'snapshot',
+    'restore',
+    'resize',
+    'check',
+    'gc',
+    'rekey',
+    'delete',
+  ]);
+  for (const name of names) {
+    const help = await volume(name, '--help');
+    assert.equal(help.code, 0);
+    assert.match(help.stdout, new RegExp(`Examples:\\n {2}postern volume ${name} .*--config`));
+    const typo = await volume(name, '--nonsense');
+    assert.equal(typo.code, 2, typo.stderr);
+  }
+});
+
 test('deleting is meant twice, and leaves nothing', async () => {
   const refused = await volume('delete', 'data');
   assert.equal(refused.code, 2);
@@ -120,7 +161,6 @@ test('deleting is meant twice, and leaves nothing', async () => {
 
 test('the list names every volume of the configuration; another key provider and mode are as configured', async () => {
   assert.match((await volume('create', 'other', '--size', '1M')).stderr, /needs an anchor/);
-  await volume('delete', 'other', '--yes');
   const created = await volume('create', 'other', '--size', '1M', '--mode', 'none');
   assert.equal(created.code, 0, created.stderr);
   const { stdout } = await volume('list');

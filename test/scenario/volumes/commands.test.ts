@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { VolumeStatus } from '../../../guest/volume/status.ts';
@@ -57,7 +57,10 @@ describe('a volume, from its creation to its deletion', () => {
     ]) {
       const ran = await world.volume(...args);
       assert.equal(ran.code, 2, ran.stderr);
+      assert.equal(ran.stdout, '');
     }
+    const unknown = await world.volume('status', 'dta');
+    assert.match(unknown.stderr, /no volume dta; there is data\. .*postern volume create dta --size SIZE/);
     const { code, stderr } = await world.run('volume', 'status', 'data');
     assert.equal(code, 2);
     assert.match(stderr, /--config <file>/);
@@ -184,12 +187,38 @@ describe('a volume, from its creation to its deletion', () => {
     assert.equal((await status()).attached, false);
   });
 
-  test('deletion says what it would delete, then deletes', async () => {
-    assert.match((await done('delete', 'data', '--dry-run')).stdout, /would delete \d+ objects/);
-    assert.notEqual((await everything(world.path('objects'))).length, 0);
-    assert.match((await done('delete', 'data', '--yes')).stdout, /deleted \d+ objects/);
-    assert.equal((await everything(world.path('objects'))).length, 0);
+  test('deletion says what it would delete, and refuses while the volume is in use', async () => {
+    const guest = await world.startGuest();
+    const disk = await DiskClient.connect(world.nbdSocket);
+    const before = await everything(world.path('objects'));
+    const dry = await done('delete', 'data', '--dry-run');
+    assert.match(dry.stdout, /would delete \d+ objects of \d+ bytes\na volume of 83886080 bytes/);
+    assert.match(dry.stdout, /with 1 snapshots: late\nit was not detached.*--takeover/);
+    const refused = await world.volume('delete', 'data', '--yes');
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /ERR_VOLUME_IN_USE[\s\S]*--takeover/);
+    assert.equal(refused.stdout, '');
+    assert.deepEqual(await everything(world.path('objects')), before);
+    // Meant twice: whoever has it is shut out first, and acknowledges nothing more.
+    await done('delete', 'data', '--yes', '--takeover');
+    await assert.rejects(disk.write(0, second).then(() => disk.flush()));
+    await guest.stop();
     assert.match((await done('list')).stdout, /^data\tdoes not exist/);
+  });
+
+  test('a volume whose key is lost is deleted by whoever says so', async () => {
+    await done('create', 'data', '--size', '64MiB');
+    await writeFile(world.path('other.key'), `${'a5'.repeat(32)}\n`, { mode: 0o600 });
+    await world.configure({ key: { file: world.path('other.key') } });
+    assert.match((await done('delete', 'data', '--dry-run')).stdout, /cannot be opened: ERR_VOLUME_KEY/);
+    const refused = await world.volume('delete', 'data', '--yes');
+    assert.match(refused.stderr, /ERR_VOLUME_IN_USE[\s\S]*cannot be told \(ERR_VOLUME_KEY/);
+    await done('delete', 'data', '--yes', '--takeover');
+    assert.equal((await everything(world.path('objects'))).length, 0);
+    const again = await world.volume('delete', 'data', '--yes');
+    assert.equal(again.code, 1);
+    assert.match(again.stderr, /ERR_VOLUME_NOT_FOUND[\s\S]*postern volume create data/);
+    await world.configure();
   });
 
   async function contents(offset: number, length: number): Promise<Buffer> {
