@@ -1,6 +1,7 @@
 import { PosternError } from '../../shared/errors.ts';
 import type { Logger } from '../../shared/log.ts';
 import { wrapStore } from '../../shared/objects/around.ts';
+import { returnFreedMemory } from '../../shared/transport/native/libc.ts';
 import type { Audit } from '../audit.ts';
 import type { Relay } from '../objects/client.ts';
 import { accessOf } from './access.ts';
@@ -24,6 +25,7 @@ export class Disks {
   #isClosed = false;
 
   constructor(options: DisksOptions) {
+    returnFreedMemory();
     this.#options = options;
   }
 

@@ -21,7 +21,7 @@ export const RECORD_MAX_BYTES = 4 * 1024 * 1024;
 export const TRIMS_MAX = 4096;
 export const SNAPSHOTS_MAX = 256;
 export const SNAPSHOT_NAME_MAX_BYTES = 64;
-/** Objects that hold one snapshot's list of segments; 8 list 13 million segments. */
+/** Objects that hold one snapshot's list of segments; 8 of 8 MiB list 6 million segments. */
 export const MANIFEST_SEGMENTS_MAX = 8;
 /** Segments that hold pages of the segment table; past half of it the sparsest are rewritten. */
 export const TABLE_SEGMENTS_MAX = 128;
@@ -78,12 +78,12 @@ const MIB = 1024 * 1024;
 
 export const DEFAULT_LIMITS: VolumeLimits = {
   dirtyBytes: 32 * MIB,
-  spillBytes: 16 * MIB,
-  segmentBytes: 16 * MIB,
+  spillBytes: 8 * MIB,
+  segmentBytes: 8 * MIB,
   inlineBytes: 8 * MIB,
   pipelineCommits: 4,
   spillsPerCommit: 8,
-  largePuts: 2,
+  largePuts: 3,
   checkpointCommits: 256,
   checkpointBlocks: 64 * 1024,
   pageCacheBytes: 16 * MIB,

@@ -16,8 +16,8 @@ const KIB = 1024;
 const SCALED: VolumeLimits = {
   ...DEFAULT_LIMITS,
   dirtyBytes: 2048 * KIB,
-  spillBytes: 1024 * KIB,
-  segmentBytes: 1024 * KIB,
+  spillBytes: 512 * KIB,
+  segmentBytes: 512 * KIB,
   inlineBytes: 512 * KIB,
   checkpointBlocks: 4096,
   pageCacheBytes: 1024 * KIB,
@@ -101,7 +101,7 @@ test('the defaults fit 256 MiB by their own arithmetic', () => {
   const checkpoint = 2 * segmentBytes;
   const caches = pageCacheBytes + readCacheBytes + 2 * readBytes * readRequests;
   const sum = dirtyBytes + sealing + overlays + checkpoint + caches;
-  assert.ok(sum <= 224 * KIB * KIB, `${sum / KIB / KIB} MiB`);
+  assert.ok(sum <= 176 * KIB * KIB, `${sum / KIB / KIB} MiB`);
   // 1 TiB of index is 2^19 leaves; none of this has it as a factor.
   assert.equal(2 ** 40 / BLOCK_BYTES / PAGE_ENTRIES, 2 ** 19);
 });

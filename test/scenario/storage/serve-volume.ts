@@ -1,6 +1,7 @@
 import { NbdServer } from '../../../guest/nbd/server.ts';
 import { attachVolume } from '../../../guest/volume/attach.ts';
 import { createLogger } from '../../../shared/log.ts';
+import { returnFreedMemory } from '../../../shared/transport/native/libc.ts';
 import { openPlace } from './served-volume.ts';
 
 /**
@@ -10,6 +11,7 @@ import { openPlace } from './served-volume.ts';
  */
 const GRACE_MS = 5000;
 
+returnFreedMemory();
 const [parentSocket = '', anchorFolder = '', nbdSocket = ''] = process.argv.slice(2);
 const { access, relay } = openPlace({ parentSocket, anchorFolder });
 const start = performance.now();
