@@ -1,11 +1,11 @@
-import type { Socket } from 'node:net';
+import { isIPv6, type Socket } from 'node:net';
 import { isPosternError, PosternError } from '../../shared/errors.ts';
 import { formatAddress } from '../../shared/policy/address.ts';
 import type { CompiledPolicy } from '../../shared/policy/compile.ts';
 import { type Allowed, type Decision, decide } from '../../shared/policy/decide.ts';
 import { parseHost } from '../../shared/policy/name.ts';
 import { DENY_REASONS, type DenyReason, SNI_REASONS, type SniReason } from '../../shared/policy/reasons.ts';
-import type { DnssecState } from '../../shared/policy/types.ts';
+import type { Destination, DnssecState } from '../../shared/policy/types.ts';
 import type { Audit, RefusalRecord } from '../audit.ts';
 import type { LeaseTable } from '../dns/leases.ts';
 import { interleaveFamilies } from '../resolve/order.ts';
@@ -23,6 +23,8 @@ export interface Target {
   readonly host: string;
   readonly port: number;
   readonly via: FlowVia;
+  /** `tcp` unless it says otherwise. */
+  readonly protocol?: 'tcp' | 'udp';
 }
 
 export interface Refusal {
@@ -82,17 +84,10 @@ export class Gate {
    * Opens a flow where the policy allows it. Refusals and failures are logged and counted here.
    * @throws PosternError ERR_RESOLVE_*, and what FlowOpener.open throws.
    */
-  async connect(target: Target, signal?: AbortSignal): Promise<GateResult> {
-    const { audit, opener } = this.#options;
-    const record = recordOf(target);
-    try {
+  connect(target: Target, signal?: AbortSignal): Promise<GateResult> {
+    return this.#counted(target, async () => {
       const route = await this.#route(target, signal);
-      if (route.kind === 'deny') {
-        const { kind: _kind, detail, ...facts } = route;
-        const why = detail === undefined ? undefined : `refused: ${route.reason}: ${detail}`;
-        audit.refused('flow.refused', { ...record, ...facts }, why);
-        return { kind: 'denied', refusal: refusalOf(target, route.reason, detail) };
-      }
+      if (route.kind === 'deny') return { kind: 'denied', refusal: this.#refuse(target, route) };
       const { name, rule, dnssec, serverNames } = route;
       const labels = {
         via: target.via,
@@ -102,15 +97,47 @@ export class Gate {
         ...(name && { name }),
         ...(dnssec && { dnssec }),
       } as const;
-      const tunnel = await opener.open(route.addresses, labels, signal);
+      const tunnel = await this.#options.opener.open(route.addresses, labels, signal);
       return { kind: 'open', tunnel, ...(serverNames && { serverNames }) };
+    });
+  }
+
+  /**
+   * The addresses that datagrams for a target may go to; none where it is refused. Logged and counted as for flows. IPv4
+   * first: a datagram that is lost on the way tells nobody, and more hosts lack IPv6 than IPv4.
+   * @throws PosternError ERR_RESOLVE_*
+   */
+  routeDatagrams(target: Target, signal?: AbortSignal): Promise<readonly string[]> {
+    return this.#counted(target, async () => {
+      const route = await this.#route({ ...target, protocol: 'udp' }, signal);
+      if (route.kind === 'allow')
+        return route.addresses.toSorted((a, b) => Number(isIPv6(a)) - Number(isIPv6(b)));
+      this.#refuse(target, route);
+      return [];
+    });
+  }
+
+  /** A stream for datagrams; where each goes is `routeDatagrams`' to say. @throws what FlowOpener.associate throws */
+  associate(via: FlowVia, signal?: AbortSignal): Promise<Tunnel> {
+    return this.#options.opener.associate({ via, protocol: 'udp', port: 0 }, signal);
+  }
+
+  async #counted<T>(target: Target, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
     } catch (cause) {
       if (!isPosternError(cause)) throw cause;
       const error = this.#orSessionLost(cause);
       if (error.code !== 'ERR_TRANSPORT_ABORTED')
-        audit.failed({ ...record, reason: error.code }, error.message);
+        this.#options.audit.failed({ ...recordOf(target), reason: error.code }, error.message);
       throw error;
     }
+  }
+
+  #refuse(target: Target, { kind: _kind, detail, ...facts }: DeniedRoute): Refusal {
+    const why = detail === undefined ? undefined : `refused: ${facts.reason}: ${detail}`;
+    this.#options.audit.refused('flow.refused', { ...recordOf(target), ...facts }, why);
+    return refusalOf(target, facts.reason, detail);
   }
 
   /** Without a parent no resolver answers either, and it is the parent that an application should hear of. */
@@ -145,32 +172,35 @@ export class Gate {
     return message;
   }
 
-  async #route({ host, port }: Target, signal?: AbortSignal): Promise<Route> {
+  async #route(target: Target, signal?: AbortSignal): Promise<Route> {
+    const { host, port, protocol = 'tcp' } = target;
     const parsed = parseHost(host);
     if (parsed.kind === 'numeric') return { kind: 'deny', reason: 'numeric-spelling' };
     if (parsed.kind === 'invalid') return { kind: 'deny', reason: 'invalid-name' };
-    if (parsed.kind === 'name') return this.#routeName(parsed.name, port, signal);
+    if (parsed.kind === 'name') return this.#routeName(parsed.name, { port, protocol }, signal);
     const { policy, leases, nameAt } = this.#options;
     const address = formatAddress(parsed.address);
     const name = nameAt?.(address);
-    if (name !== undefined) return this.#routeName(name, port, signal);
-    const decision = decide(policy, { protocol: 'tcp', port, address }, leases);
+    if (name !== undefined) return this.#routeName(name, { port, protocol }, signal);
+    const decision = decide(policy, { protocol, port, address }, leases);
     return decision.verdict === 'deny' ? routeDenied(decision) : routeAllowed([decision]);
   }
 
   /** A name off the list is not resolved: a question to a resolver would carry data out. */
-  async #routeName(name: string, port: number, signal?: AbortSignal): Promise<Route> {
+  async #routeName(
+    name: string,
+    at: Pick<Destination, 'port' | 'protocol'>,
+    signal?: AbortSignal,
+  ): Promise<Route> {
     const { policy, resolver, leases } = this.#options;
-    const first = decide(policy, { protocol: 'tcp', port, name });
+    const first = decide(policy, { ...at, name });
     if (first.verdict === 'deny') return routeDenied(first);
     if (resolver === undefined) throw new PosternError('ERR_RESOLVE_FAILED', 'no resolvers are configured');
     const resolution = await resolver.resolve(name, signal === undefined ? {} : { signal });
     const { addresses, dnssec, chain, reason, code } = resolution;
     if (dnssec === 'bogus')
       return { ...routeDenied(first, 'dnssec-bogus'), dnssec, detail: reason, ...(code && { code }) };
-    const decisions = addresses.map(({ address }) =>
-      decide(policy, { protocol: 'tcp', port, name, address, dnssec }),
-    );
+    const decisions = addresses.map(({ address }) => decide(policy, { ...at, name, address, dnssec }));
     const allowed = decisions.filter((decision) => decision.verdict === 'allow');
     if (allowed.length > 0) {
       const ttlSeconds = Math.min(...addresses.map((entry) => entry.ttlSeconds));
@@ -209,8 +239,8 @@ function routeAllowed(decisions: readonly Allowed[]): AllowedRoute {
   return { kind: 'allow', addresses, rule, ...(name && { name }), ...sni };
 }
 
-function recordOf({ host, port, via }: Target): Omit<RefusalRecord, 'reason'> {
-  return { via, protocol: 'tcp', destination: shown(host), port };
+function recordOf({ host, port, via, protocol = 'tcp' }: Target): Omit<RefusalRecord, 'reason'> {
+  return { via, protocol, destination: shown(host), port };
 }
 
 function refusalOf({ host, port }: Target, reason: DenyReason, detail?: string): Refusal {

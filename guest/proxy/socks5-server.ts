@@ -5,7 +5,10 @@ import { FLOWS_MAX } from '../flow/flow-table.ts';
 import type { Gate, GateResult } from '../flow/gate.ts';
 import { dismissClient, joinClient, whileConnected } from './client-socket.ts';
 import { encodeSocksReply, SocksHandshake, type SocksReply, type SocksRequest } from './socks5.ts';
+import { UdpRelay } from './udp-relay.ts';
 
+/** Clients with datagrams at once; each has a port here and up to two at the parent, whose quota is 512. */
+export const SOCKS_ASSOCIATIONS_MAX = 256;
 /** A client on the same machine says what it wants at once. */
 export const SOCKS_HANDSHAKE_TIMEOUT_MS = 10_000;
 
@@ -17,18 +20,19 @@ export interface SocksServerOptions {
 
 export interface SocksServer {
   readonly server: Server;
-  /** Closes clients that have no flow yet; flows are the table's to end. */
+  /** Closes clients that have no flow yet, and those with datagrams; flows are the table's to end. */
   closeClients(): void;
 }
 
-/** A SOCKS5 proxy (RFC 1928) without authentication; CONNECT only. Not listening yet. */
+/** A SOCKS5 proxy (RFC 1928) without authentication; CONNECT and UDP ASSOCIATE. Not listening yet. */
 export function createSocksServer(options: SocksServerOptions): SocksServer {
   const waiting = new Set<Socket>();
+  const relays = new Set<UdpRelay>();
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     // Told to whoever owns the socket next; without a listener an early reset would end the process.
     socket.on('error', () => {});
     waiting.add(socket);
-    serve(socket, options)
+    serve(socket, options, relays)
       .catch((error: unknown) => {
         if (!isPosternError(error)) throw error;
         socket.destroy();
@@ -38,13 +42,15 @@ export function createSocksServer(options: SocksServerOptions): SocksServer {
   server.maxConnections = FLOWS_MAX;
   const closeClients = (): void => {
     for (const socket of waiting) socket.destroy();
+    for (const relay of relays) relay.close();
   };
   return { server, closeClients };
 }
 
-async function serve(socket: Socket, options: SocksServerOptions): Promise<void> {
+async function serve(socket: Socket, options: SocksServerOptions, relays: Set<UdpRelay>): Promise<void> {
   const request = await readRequest(socket, options);
   if (request === undefined) return;
+  if (request.command === 'udp-associate') return associate(socket, request, options, relays);
   if (request.command !== 'connect') return refuse(socket, 'commandNotSupported');
   if (request.port === 0 || request.host === '') return refuse(socket, 'failure');
   const { host, port } = request;
@@ -59,6 +65,29 @@ async function serve(socket: Socket, options: SocksServerOptions): Promise<void>
   }
   if (result.kind === 'denied') return refuse(socket, 'notAllowed');
   await joinClient(options.gate, socket, result, encodeSocksReply('succeeded'));
+}
+
+/** RFC 1928 section 7: the client's own datagrams, for as long as its connection is open. */
+async function associate(
+  socket: Socket,
+  { port }: SocksRequest,
+  { gate }: SocksServerOptions,
+  relays: Set<UdpRelay>,
+): Promise<void> {
+  if (relays.size >= SOCKS_ASSOCIATIONS_MAX) return refuse(socket, 'failure');
+  const onClosed = (relay: UdpRelay): void => void relays.delete(relay);
+  const relay = new UdpRelay({ gate, control: socket, clientPort: port, onClosed });
+  relays.add(relay);
+  try {
+    await relay.open();
+  } catch (error) {
+    if (!isPosternError(error)) throw error;
+    refuse(socket, replyOfError(error.code));
+    return;
+  }
+  socket.on('end', () => relay.close());
+  socket.resume();
+  socket.write(encodeSocksReply('succeeded', relay.endpoint));
 }
 
 /** The request, with what came behind it put back into the socket; undefined when the client was sent away. */

@@ -1,4 +1,5 @@
 import ipaddr from 'ipaddr.js';
+import { type Endpoint, encodeAddress } from '../../shared/wire/endpoint.ts';
 
 /** RFC 1928. Greeting (2 + 255) and the longest request (4 + 1 + 255 + 2) fit into this many bytes. */
 export const SOCKS_MESSAGE_MAX_BYTES = 262;
@@ -92,9 +93,14 @@ export class SocksHandshake {
   }
 }
 
-/** Section 6. The bound address is of the parent's side and of no use to the client: all zero. */
-export function encodeSocksReply(reply: SocksReply): Buffer {
-  return Buffer.from([VERSION, SOCKS_REPLIES[reply], 0, 1, 0, 0, 0, 0, 0, 0]);
+/** What stands for an address of the parent's side, which is of no use to the client. */
+const NOWHERE: Endpoint = { address: '0.0.0.0', port: 0 };
+
+/** Section 6. The bound address is where a client sends its datagrams. */
+export function encodeSocksReply(reply: SocksReply, { address, port }: Endpoint = NOWHERE): Buffer {
+  const [family, ...octets] = encodeAddress(address);
+  const type = family === 4 ? 1 : 4;
+  return Buffer.from([VERSION, SOCKS_REPLIES[reply], 0, type, ...octets, port >> 8, port & 0xff]);
 }
 
 function commandName(command: number | undefined): SocksRequest['command'] | undefined {
@@ -103,7 +109,8 @@ function commandName(command: number | undefined): SocksRequest['command'] | und
   return command === 3 ? 'udp-associate' : undefined;
 }
 
-function hostText(type: number, bytes: Buffer): string {
+/** A name in UTF-8 (type 3), or the octets of an address. */
+export function hostText(type: number, bytes: Buffer): string {
   // What is no UTF-8 becomes a character that no name has, and the policy refuses it.
   return type === 3 ? bytes.toString('utf8') : ipaddr.fromByteArray([...bytes]).toString();
 }

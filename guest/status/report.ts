@@ -52,7 +52,8 @@ export function buildReport(sources: ReportSources): StatusReport {
   const shown: FlowReport[] = [];
   for (const { flowId, labels, sentBytes, receivedBytes, startedAt: since } of table.values()) {
     if (shown.length === REPORT_FLOWS_MAX) break;
-    const to = `${labels.name ?? labels.address ?? '?'} port ${labels.port}`;
+    const isMany = labels.protocol === 'udp' && labels.port === 0;
+    const to = isMany ? 'datagrams' : `${labels.name ?? labels.address ?? '?'} port ${labels.port}`;
     const { client, rule, via } = labels;
     const seconds = Math.round((Date.now() - since.getTime()) / 1000);
     shown.push({

@@ -3,6 +3,7 @@ import { isPosternError } from '../../shared/errors.ts';
 import { formatAddress, parseAddress } from '../../shared/policy/address.ts';
 import type { Denied } from '../../shared/policy/decide.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
+import { UdpPort } from '../../shared/udp/port.ts';
 import {
   DATAGRAM_MAX_BYTES,
   encodeClose,
@@ -18,7 +19,6 @@ import { failureOfErrno } from '../egress/errno.ts';
 import type { Guest } from '../guest/guest.ts';
 import { TokenBucket } from '../guest/rate.ts';
 import type { DropReason } from './counts.ts';
-import { type Family, UdpPort } from './port.ts';
 
 /** RFC 4787 section 4.3 asks for two minutes at least; only what the guest sends counts, so that no outsider keeps it open. */
 export const ASSOCIATION_IDLE_MS = 120_000;
@@ -49,7 +49,8 @@ export interface AssociationOptions {
 export class Association {
   readonly #options: AssociationOptions;
   readonly #decoder = new UdpFrameDecoder();
-  readonly #ports = new Map<Family, UdpPort>();
+  /** By the address that each is bound to: all of its family. */
+  readonly #ports = new Map<'0.0.0.0' | '::', UdpPort>();
   /** Addresses that were sent to, the latest last. */
   readonly #remotes = new Set<string>();
   readonly #advice = new TokenBucket(UNDELIVERED_PER_SECOND);
@@ -135,18 +136,18 @@ export class Association {
 
   /** Undefined when there is none to be had, which `onFailed` has been told; the next datagram tries again. */
   #portFor(address: string, onFailed: (errno: string | undefined) => void): UdpPort | undefined {
-    const family: Family = address.includes(':') ? 6 : 4;
-    const known = this.#ports.get(family);
+    const all = address.includes(':') ? '::' : '0.0.0.0';
+    const known = this.#ports.get(all);
     if (known !== undefined) return known;
-    const port = new UdpPort(family, {
+    const port = new UdpPort(all, {
       onDatagram: (payload, from) => this.#deliver(payload, from),
-      onFailed: () => this.#ports.delete(family),
+      onFailed: () => this.#ports.delete(all),
     });
     if (port.failure !== undefined) {
       onFailed(port.failure);
       return undefined;
     }
-    this.#ports.set(family, port);
+    this.#ports.set(all, port);
     return port;
   }
 

@@ -6,6 +6,7 @@ import { encodeProxyV2 } from '../../guest/inbound/proxy-v2.ts';
 import { parseAbsoluteUri, parseAuthority } from '../../guest/proxy/authority.ts';
 import { endToEndHeaders } from '../../guest/proxy/http-headers.ts';
 import { parseLoopback } from '../../guest/proxy/loopback.ts';
+import { decodeSocksDatagram } from '../../guest/proxy/socks5-datagram.ts';
 import { connectStream } from '../../shared/transport/connect.ts';
 import { encodeStreamHeader } from '../../shared/wire/header.ts';
 import { encodeInboundOpen } from '../../shared/wire/open.ts';
@@ -58,6 +59,28 @@ test('SOCKS5: pieces make no difference, and a naive twin agrees', () => {
     const { last } = whole;
     assert.equal(last.kind === 'request' ? `request ${last.request.port}` : last.kind, naiveSocks(bytes));
     if (last.kind === 'request') assert.ok(last.request.host.length <= 255);
+  });
+});
+
+/** RFC 1928 section 7, field by field. */
+function naiveDatagram(bytes: Buffer): string {
+  const [first, second, fragment, type, nameLength = 0] = bytes;
+  if (first !== 0 || second !== 0 || fragment !== 0) return 'none';
+  const address = { 1: 4, 3: nameLength, 4: 16 }[type ?? 0] ?? 0;
+  const rest = bytes.subarray((type === 3 ? 5 : 4) + address);
+  if (address === 0 || rest.length < 2 || rest.readUInt16BE(0) === 0) return 'none';
+  return `${rest.readUInt16BE(0)} ${rest.subarray(2).toString('hex')}`;
+}
+
+test('SOCKS5 datagrams: a naive twin agrees on what is one', () => {
+  const corpus = ['192.0.2.7', '2001:db8::7', 'example.com', 'a'.repeat(255)].map((host) =>
+    Buffer.concat([Buffer.alloc(3), socksRequest(host, 53).subarray(6), Buffer.from('payload')]),
+  );
+  fuzzDecoder('socks5 datagram', corpus, ROUNDS, (bytes) => {
+    const read = decodeSocksDatagram(bytes);
+    const text = read === undefined ? 'none' : `${read.port} ${read.payload.toString('hex')}`;
+    assert.equal(text, naiveDatagram(bytes));
+    if (read !== undefined) assert.ok(read.host.length >= 1 && read.host.length <= 255);
   });
 });
 
