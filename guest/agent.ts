@@ -150,7 +150,10 @@ export class Agent {
     await this.#bindNames(gate);
     if (config.listen !== undefined && config.policy.ingress.length > 0) await this.#bindInbound();
     if (config.metrics !== undefined) await this.#bindMetrics(config.metrics);
-    const status = await serveStatus(config.statusSocket, () => this.report());
+    const status = await serveStatus(config.statusSocket, {
+      report: () => this.report(),
+      carryOut: (order) => this.#disks.carryOut(order),
+    });
     this.#closers.push(() => void status.close());
     this.#listeners['status'] = config.statusSocket;
     this.audit.event('info', 'agent.up', 'agent listening', { listeners: this.#listeners });

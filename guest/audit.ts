@@ -22,6 +22,7 @@ export const EVENTS = [
   'volume.attached',
   'volume.detached',
   'volume.evicted',
+  'volume.resized',
   'volume.failed',
   'volume.mounted',
   'volume.engine',

@@ -4,9 +4,11 @@ import type { Listener } from '../../shared/transport/transport.ts';
 import type { Audit } from '../audit.ts';
 import type { Attachment } from '../nbd/attach.ts';
 import { NbdServer } from '../nbd/server.ts';
+import type { OrderDone, VolumeOrder } from '../status/order.ts';
 import { attachVolume } from '../volume/attach.ts';
 import type { VolumeAccess } from '../volume/create.ts';
 import type { Volume } from '../volume/engine.ts';
+import { createSnapshot, deleteSnapshot } from '../volume/snapshot.ts';
 import type { VolumeConfig } from './config.ts';
 import { attachDevice, mountsOf } from './device.ts';
 import { assertMode } from './mode.ts';
@@ -88,6 +90,23 @@ export class Disk {
     };
   }
 
+  /** While it is served. @throws PosternError ERR_VOLUME_* */
+  async carryOut(order: VolumeOrder): Promise<OrderDone> {
+    switch (order.order) {
+      case 'resize':
+        await this.#grow(order.sizeBytes);
+        break;
+      case 'snapshot':
+        await createSnapshot(this.#volume, order.snapshot);
+        break;
+      case 'drop-snapshot':
+        await deleteSnapshot(this.#volume, order.snapshot);
+        break;
+    }
+    const { sizeBytes, device } = this.report;
+    return { sizeBytes, ...(device === undefined ? {} : { device }) };
+  }
+
   /** Serves no longer, stores what is dirty and gives the volume up. Never throws for what the store or the kernel does. */
   async close(): Promise<void> {
     if (this.#isClosing) return;
@@ -105,6 +124,23 @@ export class Disk {
     if (socket !== undefined) this.#listener = await this.#server.listen(socket);
     if (device !== undefined) this.#attachment = await attachDevice(this.#server, served, device);
     audit.event('info', 'volume.attached', `volume ${name} is attached`, this.report);
+  }
+
+  /** The kernel's device has the new size at once, other NBD clients when they connect again: their protocol has no word for it. */
+  async #grow(sizeBytes: number): Promise<void> {
+    const { name, audit } = this.#options;
+    await this.#volume.grow(sizeBytes);
+    audit.event('info', 'volume.resized', `volume ${name} has ${sizeBytes} bytes`, {
+      volume: name,
+      sizeBytes,
+    });
+    try {
+      await this.#attachment?.resize();
+    } catch (error) {
+      if (!isPosternError(error)) throw error;
+      const text = `volume ${name} has ${sizeBytes} bytes, its device only when it is attached again: ${error.message}`;
+      throw new PosternError(error.code, text, { cause: error });
+    }
   }
 
   async #withdraw(): Promise<void> {

@@ -4,6 +4,7 @@ import { wrapStore } from '../../shared/objects/around.ts';
 import { returnFreedMemory } from '../../shared/transport/native/libc.ts';
 import type { Audit } from '../audit.ts';
 import type { Relay } from '../objects/client.ts';
+import type { OrderDone, VolumeOrder } from '../status/order.ts';
 import { accessOf } from './access.ts';
 import type { VolumesConfig } from './config.ts';
 import { Disk, type DiskReport } from './disk.ts';
@@ -41,6 +42,14 @@ export class Disks {
     const attaching = this.#attachAll();
     this.#attaching = attaching.catch(() => {});
     return attaching;
+  }
+
+  /** @throws PosternError ERR_VOLUME_CLOSED when no such volume is attached, and what the volume fails with */
+  async carryOut(order: VolumeOrder): Promise<OrderDone> {
+    const disk = this.#disks.find(({ report }) => report.name === order.volume);
+    if (disk === undefined)
+      throw new PosternError('ERR_VOLUME_CLOSED', `the agent has no volume ${order.volume} attached`);
+    return disk.carryOut(order);
   }
 
   /** The session is lost: its object streams are not answered any more. The next request opens them anew. */

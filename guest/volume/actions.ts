@@ -19,6 +19,7 @@ import { type Progress, progressOn } from './progress.ts';
 import { rekey } from './rekey.ts';
 import { createSnapshot, deleteSnapshot, findSnapshot, restoreSnapshot } from './snapshot.ts';
 import { volumeStatus } from './status.ts';
+import { throughAgent } from './through-agent.ts';
 
 /** A token is 64 bytes, or their hex. */
 const TOKEN_BYTES = 64;
@@ -44,6 +45,8 @@ export interface Call {
   /** The mode that the guest's configuration asks for. */
   readonly mode: FlushMode | undefined;
   readonly progress: Progress;
+  /** Of the guest's agent, unless the volume is to be taken from it. */
+  readonly agentSocket: string | undefined;
 }
 
 /** What an action found: for machines, and in words. */
@@ -76,7 +79,9 @@ export function withVolume(context: CommandContext, environment: Environment) {
           ...opened.access,
           limits: { ...DEFAULT_LIMITS, ...config.limits, deleteGraceMs: 0 },
         };
-        const call = { access, options, argument, mode: config.mode, progress: progress.show };
+        const agentSocket = options.takeover ? undefined : config.agentSocket;
+        const shown = { progress: progress.show };
+        const call = { access, options, argument, mode: config.mode, agentSocket, ...shown };
         const result = await action(call).finally(progress.end);
         print(result, options);
       } finally {
@@ -150,14 +155,18 @@ export const status: Action = async ({ access }) => {
   return { value, text: lines.join('\n') };
 };
 
-export const snapshot: Action = (call) =>
-  attached(call, async (volume) => {
-    const { argument: name, options } = call;
+export const snapshot: Action = async (call) => {
+  const { argument: name, options, access, agentSocket } = call;
+  const done = options.delete ? 'deleted' : 'created';
+  const result = { value: { snapshot: name, done }, text: `snapshot ${name} ${done}` };
+  const order = options.delete ? 'drop-snapshot' : 'snapshot';
+  if (await throughAgent(agentSocket, { order, volume: access.name, snapshot: name })) return result;
+  return attached(call, async (volume) => {
     if (options.delete) await deleteSnapshot(volume, name);
     else await createSnapshot(volume, name);
-    const done = options.delete ? 'deleted' : 'created';
-    return { value: { snapshot: name, done }, text: `snapshot ${name} ${done}` };
+    return result;
   });
+};
 
 export const restore: Action = async (call) => {
   const { argument: name, options, access } = call;
@@ -178,13 +187,24 @@ export const restore: Action = async (call) => {
   });
 };
 
-export const resize: Action = (call) => {
-  const sizeBytes = parseSize(call.argument);
+export const resize: Action = async (call) => {
+  const { argument, access, agentSocket } = call;
+  const sizeBytes = parseSize(argument);
   if (sizeBytes === undefined)
-    throw new PosternError('ERR_CONFIG_INVALID', `${call.argument}: expected a size such as 100G`);
+    throw new PosternError('ERR_CONFIG_INVALID', `${argument}: expected a size such as 100G`);
+  const live = await throughAgent(agentSocket, { order: 'resize', volume: access.name, sizeBytes });
+  const text = `the volume has ${sizeBytes} bytes`;
+  if (live !== undefined) {
+    const { device } = live;
+    const seen =
+      device === undefined
+        ? 'clients of its socket see them when they connect again'
+        : `and so has ${device}: grow the file system (resize2fs, btrfs filesystem resize)`;
+    return { value: live, text: `${text}; ${seen}` };
+  }
   return attached(call, async (volume) => {
     await volume.grow(sizeBytes);
-    return { value: { sizeBytes }, text: `the volume has ${sizeBytes} bytes` };
+    return { value: { sizeBytes }, text };
   });
 };
 

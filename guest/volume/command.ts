@@ -29,6 +29,7 @@ Examples:
   postern volume delete data --config volumes.yaml --dry-run
 
 What changes a volume attaches it, which shuts out whoever has it: a volume that was not detached needs --takeover.
+Snapshots and growth of a volume that this guest's agent serves are the agent's to do, while it serves it.
 With --json there is one JSON document on standard output, and progress as JSON lines on standard error.
 Exit code of check: 0 all is well, 1 something is not.`;
 
@@ -67,7 +68,7 @@ export function command(context: CommandContext): Command {
     .option('--dry-run', 'say what would be restored, change nothing')
     .addHelpText('after', examples('restore data before-upgrade --dry-run', 'restore data before-upgrade'))
     .action(run(actions.restore));
-  attaching(sub('resize <name> <size>', 'Make a volume larger.'))
+  attaching(sub('resize <name> <size>', 'Make a volume larger, also while the agent serves it.'))
     .addHelpText('after', examples('resize data 200G'))
     .action(run(actions.resize));
   sub('check <name>', 'Read and verify every reachable byte; say what nothing refers to.')

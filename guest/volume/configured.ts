@@ -11,6 +11,8 @@ import type { VolumeLimits } from './limits.ts';
 export interface ConfiguredVolume extends VolumeConfig {
   readonly mode?: FlushMode;
   readonly limits?: VolumeLimits;
+  /** Where an agent that may have it attached takes orders. */
+  readonly agentSocket?: string;
 }
 
 /**
@@ -21,9 +23,9 @@ export interface ConfiguredVolume extends VolumeConfig {
 export async function readVolumes(file: string): Promise<readonly ConfiguredVolume[]> {
   const text = await readText(file);
   if (isVolumesFile(parseSource(text).value)) return parseConfig(text, file, volumesSchema).volumes;
-  const { parent, sessionKey, volumes } = await loadGuestConfig(file);
+  const { parent, sessionKey, statusSocket: agentSocket, volumes } = await loadGuestConfig(file);
   const store = { kind: 'relay', parent, sessionKey } as const;
-  return Object.entries(volumes).map(([name, config]) => ({ name, store, ...opened(config) }));
+  return Object.entries(volumes).map(([name, config]) => ({ name, store, agentSocket, ...opened(config) }));
 }
 
 function opened({ prefix, key, anchor, mode, memoryBytes }: DiskConfig) {

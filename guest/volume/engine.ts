@@ -12,7 +12,7 @@ import type { VolumeHeader } from './header.ts';
 import type { Health } from './health.ts';
 import type { VolumeIndex } from './index/volume-index.ts';
 import type { KeyRing } from './keyring.ts';
-import { BLOCK_BYTES, type VolumeLimits } from './limits.ts';
+import { BLOCK_BYTES, VOLUME_MAX_BYTES, type VolumeLimits } from './limits.ts';
 import type { Memory } from './memory.ts';
 import type { VolumeObjects } from './objects.ts';
 import { ReadAhead } from './read-ahead.ts';
@@ -155,10 +155,13 @@ export class Volume implements BlockDevice {
     }
   }
 
-  /** @throws ERR_VOLUME_RANGE when it would cut off what is there */
+  /** @throws ERR_VOLUME_RANGE when it would cut off what is there, or is more than there can be */
   async grow(sizeBytes: number): Promise<void> {
     if (sizeBytes < this.#sizeBytes) {
       throw new PosternError('ERR_VOLUME_RANGE', `${sizeBytes} bytes are fewer than ${this.#sizeBytes}`);
+    }
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes > VOLUME_MAX_BYTES) {
+      throw new PosternError('ERR_VOLUME_RANGE', `${sizeBytes} bytes are more than ${VOLUME_MAX_BYTES}`);
     }
     await this.parts.committer.commit({ sizeBytes });
     this.#sizeBytes = sizeBytes;

@@ -5,8 +5,10 @@ import { lstat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import type { VolumeOrder } from '../../guest/status/order.ts';
 import { formatReport } from '../../guest/status/report.ts';
-import { askStatus, serveStatus } from '../../guest/status/socket.ts';
+import { askStatus, giveOrder, serveStatus } from '../../guest/status/socket.ts';
+import { PosternError } from '../../shared/errors.ts';
 import { type Fixture, listenTcp, startFixture } from './agent-fixture.ts';
 import { scratch } from './fake-parent.ts';
 import { socksConnect } from './socks-client.ts';
@@ -55,7 +57,10 @@ describe('the status socket', () => {
     const left = createServer();
     left.listen(path);
     await once(left, 'listening');
-    const report = () => fixture.agent.report();
+    const report = {
+      report: () => fixture.agent.report(),
+      carryOut: () => Promise.reject(new PosternError('ERR_VOLUME_CLOSED', 'no such volume')),
+    };
     await assert.rejects(serveStatus(path, report), { code: 'ERR_TRANSPORT_IN_USE' });
     left.close();
     // What SIGKILL leaves: a socket file that nobody listens at.
@@ -66,6 +71,15 @@ describe('the status socket', () => {
     assert.equal(dead.signal, 'SIGKILL');
     assert.ok((await lstat(path)).isSocket());
     const server = await serveStatus(path, report);
+    assert.equal((await askStatus(path)).version, 1);
+    const order = { order: 'resize', volume: 'data', sizeBytes: 4096 } as const;
+    await assert.rejects(giveOrder(path, order), { code: 'ERR_VOLUME_CLOSED', message: 'no such volume' });
+    for (const bad of [{ ...order, sizeBytes: -1 }, { ...order, more: 1 }, { order: 'format' }, 7]) {
+      await assert.rejects(giveOrder(path, bad as VolumeOrder), { code: 'ERR_WIRE_MALFORMED' });
+    }
+    // Too much is not read to its end.
+    const long = { ...order, volume: 'x'.repeat(100_000) };
+    await assert.rejects(giveOrder(path, long), { code: 'ERR_TRANSPORT_REFUSED' });
     assert.equal((await askStatus(path)).version, 1);
     server.close();
   });

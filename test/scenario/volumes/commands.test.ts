@@ -75,13 +75,42 @@ describe('a volume, from its creation to its deletion', () => {
     assert.match((await done('list')).stdout, /^data\tattached, 67108864 bytes/);
     const report = await world.run('guest', 'status', '--config', world.path('guest.yaml'));
     assert.match(report.stdout, /volume +data: serving, 67108864 bytes at .*data\.nbd/);
-    const refused = await world.volume('snapshot', 'data', 'early');
+    const refused = await world.volume('gc', 'data');
     assert.equal(refused.code, 1);
     assert.match(refused.stderr, /ERR_VOLUME_IN_USE[\s\S]*--takeover/);
     assert.deepEqual(await disk.read(12345, first.length), first);
     disk.close();
     await guest.stop();
     assert.equal((await status()).attached, false);
+  });
+
+  test('it grows, and has snapshots made, while the agent serves it', async () => {
+    const guest = await world.startGuest();
+    const disk = await DiskClient.connect(world.nbdSocket);
+    assert.match((await done('resize', 'data', '72MiB')).stdout, /has 75497472 bytes; clients of its socket/);
+    const grown = await DiskClient.connect(world.nbdSocket);
+    assert.equal(grown.sizeBytes, 72 * MIB);
+    // Who was connected goes on, and may even use what is new.
+    await disk.write(72 * MIB - 4096, Buffer.alloc(4096, 1));
+    await disk.flush();
+    assert.deepEqual(await grown.read(72 * MIB - 4096, 4096), Buffer.alloc(4096, 1));
+    for (const { size, why } of [
+      { size: '64MiB', why: /ERR_VOLUME_RANGE/ },
+      { size: '300T', why: /ERR_(VOLUME_RANGE|WIRE_MALFORMED)/ },
+    ]) {
+      const refused = await world.volume('resize', 'data', size);
+      assert.equal(refused.code, 1);
+      assert.match(refused.stderr, why);
+    }
+    await done('snapshot', 'data', 'live');
+    assert.match((await world.volume('snapshot', 'data', 'live')).stderr, /ERR_VOLUME_SNAPSHOT/);
+    await done('snapshot', 'data', 'live', '--delete');
+    const report = await world.run('guest', 'status', '--config', world.path('guest.yaml'));
+    assert.match(report.stdout, /volume +data: serving, 75497472 bytes/);
+    disk.close();
+    grown.close();
+    await guest.stop();
+    assert.equal((await status()).sizeBytes, 72 * MIB);
   });
 
   test('what the parent keeps is noise', async () => {
