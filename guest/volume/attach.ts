@@ -16,8 +16,11 @@ const TAKEOVER_ATTEMPTS = 16;
 const TAKEOVER_PAUSE_MS = 100;
 /** No instance gets further ahead than this between two looks. */
 const BLOCK_AHEAD_MAX = 65_536;
-/** Epochs that one attach tries to claim, each twice as far ahead as the last. */
+/** Epochs that one attach tries to claim, each out of twice as many as the last. */
 const CLAIM_ATTEMPTS = 32;
+/** How far ahead it looks first, and at most: some 2^24 of 2^48 epochs an attach, in the worst case. */
+const CLAIM_FIRST_REACH = 4;
+const CLAIM_MAX_REACH = 2 ** 24;
 
 export interface AttachOptions extends VolumeAccess {
   /** Take a volume over that was not detached: after a crash, or from an instance that still runs and is shut out. */
@@ -131,14 +134,20 @@ function sayModes({ anchor, environment, name }: AttachOptions): void {
   }
 }
 
-/** The first free epoch after `after`. Gaps are fine; nobody else ever has the same one. */
+/**
+ * A free epoch after `after`: the next, where it is free. Attaches that died after their claim have taken some, one each, and
+ * nothing but an attach that succeeds clears them away; whoever looks in order would run out of attempts one day.
+ */
 async function claimEpoch(located: LocatedVolume, after: number, options: AttachOptions): Promise<number> {
   const { objects, ring } = located;
+  const { random, jitter } = options.environment;
   let epoch = after + 1;
+  let reach = CLAIM_FIRST_REACH;
   for (let attempt = 0; attempt < CLAIM_ATTEMPTS; attempt += 1) {
-    const claim = encodeClaim(ring.volume, epoch, options.environment.random(32));
+    const claim = encodeClaim(ring.volume, epoch, random(32));
     if ((await objects.claim(claimName(epoch), claim)) === 'stored') return epoch;
-    epoch += 2 ** Math.min(attempt, 20);
+    epoch = after + 1 + Math.floor(jitter() * reach);
+    reach = Math.min(2 * reach, CLAIM_MAX_REACH);
   }
   throw new PosternError('ERR_VOLUME_LIMIT', `no free epoch after ${after}`);
 }

@@ -7,6 +7,7 @@ import type { Volume } from '../../guest/volume/engine.ts';
 import { inspectVolume } from '../../guest/volume/inspect.ts';
 import { BLOCK_BYTES } from '../../guest/volume/limits.ts';
 import { PosternError } from '../../shared/errors.ts';
+import { wrapStore } from '../../shared/objects/around.ts';
 import { createMemoryStore } from '../../shared/objects/memory.ts';
 import { MemoryAnchor } from './memory-anchor.ts';
 import { World } from './world.ts';
@@ -304,5 +305,24 @@ test('the store holds nothing that looks like what was written', async () => {
     for (const key of world.objects.keys()) {
       assert.ok(!(world.objects.peek(key) ?? Buffer.alloc(0)).includes('secret'), key);
     }
+  });
+});
+
+test('however many attaches died between their claim and their commit, the next one works', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await made(world);
+    const { store } = world;
+    world.store = wrapStore(store, (call, run) => {
+      if (call.operation === 'put' && call.key.startsWith('vol/c/')) {
+        throw new PosternError('ERR_STORE_DENIED', 'this one dies');
+      }
+      return run(call.signal);
+    });
+    for (let attach = 0; attach < 200; attach += 1) await assert.rejects(attachVolume(world.access()));
+    world.store = store;
+    const volume = await attachVolume(world.access());
+    await volume.write(0, Buffer.alloc(BLOCK_BYTES, 'alive'), { fua: true });
+    await volume.detach();
   });
 });
