@@ -16,6 +16,7 @@ export class PartyProcess {
   readonly #child: ChildProcess;
   readonly #said: string[] = [];
   readonly #waiting = new Set<() => void>();
+  #closed = false;
 
   constructor(name: string, words: readonly string[], stepTimeoutMs = STEP_TIMEOUT_MS) {
     const [program = '', ...rest] = words;
@@ -24,9 +25,14 @@ export class PartyProcess {
     this.#child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#follow(this.#child.stdout, this.#said);
     this.#follow(this.#child.stderr, this.log);
-    this.#child.on('exit', () => this.#wake());
+    // Not `exit`: its last words, which say why it ended, may still be in the pipes then.
+    this.#child.on('close', () => {
+      this.#closed = true;
+      this.#wake();
+    });
     this.#child.on('error', (error) => {
       this.log.push(error.message);
+      this.#closed = true;
       this.#wake();
     });
   }
@@ -72,6 +78,11 @@ export class PartyProcess {
     return this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined;
   }
 
+  #howEnded(): string {
+    const { exitCode, signalCode } = this.#child;
+    return signalCode ?? (exitCode === null ? 'it never ran' : `exit code ${exitCode}`);
+  }
+
   #follow(stream: NodeJS.ReadableStream | null, lines: string[]): void {
     if (stream === null) return;
     createInterface({ input: stream }).on('line', (line) => {
@@ -91,7 +102,7 @@ export class PartyProcess {
       const wake = (): void => {
         const found = look();
         if (found !== undefined) finish(() => resolve(found));
-        else if (this.#ended()) fail(`ended before it gave ${what}`);
+        else if (this.#closed) fail(`ended (${this.#howEnded()}) before it gave ${what}`);
       };
       const finish = (settle: () => void): void => {
         clearTimeout(timer);
