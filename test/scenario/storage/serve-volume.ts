@@ -6,16 +6,16 @@ import { openPlace } from './served-volume.ts';
 
 /**
  * A guest with one volume, attached and served on a unix socket, in a process of its own: PARENT-SOCKET ANCHOR-FOLDER
- * NBD-SOCKET. Started with an IPC channel: says { attachMs } once it serves, answers any message with the counts of its
+ * NBD-SOCKET [takeover]. Started with an IPC channel: says { attachMs } once it serves, answers any message with the counts of its
  * store, and detaches and ends on SIGTERM.
  */
 const GRACE_MS = 5000;
 
 returnFreedMemory();
-const [parentSocket = '', anchorFolder = '', nbdSocket = ''] = process.argv.slice(2);
+const [parentSocket = '', anchorFolder = '', nbdSocket = '', how = ''] = process.argv.slice(2);
 const { access, relay } = openPlace({ parentSocket, anchorFolder });
 const start = performance.now();
-const volume = await attachVolume(access);
+const volume = await attachVolume({ ...access, takeover: how === 'takeover' });
 const attachMs = performance.now() - start;
 const server = new NbdServer({ log: createLogger('nbd', 'json', 'warn') });
 server.add({ name: '', device: volume });

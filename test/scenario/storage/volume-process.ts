@@ -48,8 +48,9 @@ export class VolumeProcess extends ServingProcess {
     this.attachMs = attachMs;
   }
 
-  static async start(place: VolumePlace, nbdSocket: string): Promise<VolumeProcess> {
-    const args = [GUEST, place.parentSocket, place.anchorFolder, nbdSocket];
+  /** `takeover`: from one that was killed. */
+  static async start(place: VolumePlace, nbdSocket: string, how?: 'takeover'): Promise<VolumeProcess> {
+    const args = [GUEST, place.parentSocket, place.anchorFolder, nbdSocket, ...(how ? [how] : [])];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     const first = await Promise.race([once(child, 'message'), once(child, 'exit').then(() => undefined)]);
     if (first === undefined) throw new Error(`the volume did not attach, exit code ${child.exitCode}`);
