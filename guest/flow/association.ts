@@ -12,7 +12,7 @@ export interface AssociationEvents {
   onDatagram(remote: Endpoint, payload: Buffer): void;
   /** A datagram to `remote` was not sent, says the parent. */
   onUndelivered(remote: Endpoint, status: ReplyStatus): void;
-  /** Called once, also after `close`: nothing is carried any more. ERR_FLOW_*, ERR_SESSION_LOST, ERR_WIRE_*. */
+  /** Called once, also after `close`: nothing is carried any more. ERR_FLOW_*, ERR_TRANSPORT_*, ERR_WIRE_*. */
   onClosed(reason: PosternError): void;
 }
 
@@ -29,7 +29,7 @@ export class Association {
     this.#tunnel = tunnel;
     this.#events = events;
     const lost = (): void =>
-      this.#end(new PosternError('ERR_SESSION_LOST', 'the parent ended the association'));
+      this.#end(new PosternError('ERR_TRANSPORT_CLOSED', 'the parent ended the association'));
     stream.on('data', (piece: Buffer) => this.#receive(piece));
     stream.on('end', lost).on('close', lost);
   }

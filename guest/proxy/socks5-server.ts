@@ -74,6 +74,10 @@ async function associate(
   { gate }: SocksServerOptions,
   relays: Set<UdpRelay>,
 ): Promise<void> {
+  if (socket.destroyed || socket.readableEnded) {
+    socket.destroy();
+    return;
+  }
   if (relays.size >= SOCKS_ASSOCIATIONS_MAX) return refuse(socket, 'failure');
   const onClosed = (relay: UdpRelay): void => void relays.delete(relay);
   const relay = new UdpRelay({ gate, control: socket, clientPort: port, onClosed });
@@ -85,7 +89,6 @@ async function associate(
     refuse(socket, replyOfError(error.code));
     return;
   }
-  socket.on('end', () => relay.close());
   socket.resume();
   socket.write(encodeSocksReply('succeeded', relay.endpoint));
 }

@@ -14,7 +14,7 @@ export const ANSWERING_MAX = 1024;
 
 export interface UdpRelayOptions {
   readonly gate: Gate;
-  /** Of the client; the association lives as long as this does (RFC 1928 section 7). */
+  /** Of the client, and open; the association lives as long as this does (RFC 1928 section 7). */
   readonly control: Socket;
   /** The port that the client says it will send from; 0 where it does not know yet. */
   readonly clientPort: number;
@@ -32,6 +32,7 @@ export class UdpRelay {
   readonly #answering = new Set<string>();
   readonly #stop = new AbortController();
   readonly #port: UdpPort;
+  readonly #clientAddress: string;
   #clientPort: number;
   #association: Association | undefined;
   #opening: Promise<void> | undefined;
@@ -39,17 +40,20 @@ export class UdpRelay {
   /** Listens at once, on the address that the client came to. */
   constructor(options: UdpRelayOptions) {
     const { gate, control, clientPort } = options;
+    const { localAddress = '127.0.0.1', remoteAddress = localAddress } = control;
     this.#options = options;
+    this.#clientAddress = remoteAddress;
     this.#clientPort = clientPort;
     this.#routes = new DatagramRoutes(
       (target) => gate.routeDatagrams({ ...target, via: 'socks5', protocol: 'udp' }, this.#stop.signal),
       (remote, payload) => this.#send(remote, payload),
     );
-    this.#port = new UdpPort(control.localAddress ?? '127.0.0.1', {
+    this.#port = new UdpPort(localAddress, {
       onDatagram: (payload, from) => this.#fromClient(payload, from),
       onFailed: () => this.close(),
     });
-    control.once('close', () => this.close());
+    // A paused socket tells of its end too, and once: whoever begins to listen after an await may have missed it.
+    control.once('end', () => this.close()).once('close', () => this.close());
   }
 
   /**
@@ -107,7 +111,7 @@ export class UdpRelay {
   }
 
   #fromClient(payload: Buffer, from: RemoteInfo): void {
-    if (from.address !== this.#options.control.remoteAddress) return;
+    if (from.address !== this.#clientAddress) return;
     const datagram = decodeSocksDatagram(payload);
     if (datagram === undefined) return;
     if (this.#clientPort === 0) this.#clientPort = from.port;
@@ -145,6 +149,6 @@ export class UdpRelay {
     if (this.#clientPort === 0 || !this.#answering.has(remote.address)) return;
     const bytes = encodeSocksDatagram(remote, payload);
     if (bytes.length > DATAGRAM_MAX_BYTES) return;
-    this.#port.send(bytes, this.#options.control.remoteAddress ?? '', this.#clientPort, () => {});
+    this.#port.send(bytes, this.#clientAddress, this.#clientPort, () => {});
   }
 }

@@ -37,7 +37,7 @@ export const DEFAULT_QUOTAS = {
   /** UDP associations at once, two descriptors each: 64 MiB of datagrams for a guest that reads none of them. */
   associations: 512,
   /** Datagrams, both directions together: half of what one event loop carries. */
-  datagramsPerSecond: 50_000,
+  datagramsPerSecond: 40_000,
 } as const;
 
 const port = (expected = 'a port from 1 to 65535') =>

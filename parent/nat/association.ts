@@ -29,7 +29,7 @@ export const REMOTES_MAX = 1024;
 /** What the guest is told of datagrams that were not sent: advice, so a flood of them is not worth its bytes. */
 export const UNDELIVERED_PER_SECOND = 100;
 
-/** Datagrams of one association before the others of the loop get their turn: some two milliseconds. */
+/** Datagrams of one association before the others of the loop get their turn: some three milliseconds. */
 const TURN_DATAGRAMS = 256;
 
 /** How an association ended. gone: the guest closed it, or its session is over. */

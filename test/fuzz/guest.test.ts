@@ -8,10 +8,13 @@ import { endToEndHeaders } from '../../guest/proxy/http-headers.ts';
 import { parseLoopback } from '../../guest/proxy/loopback.ts';
 import { decodeSocksDatagram } from '../../guest/proxy/socks5-datagram.ts';
 import { connectStream } from '../../shared/transport/connect.ts';
+import { CAPABILITIES } from '../../shared/wire/control.ts';
+import { encodeClose, encodeDatagram, encodeUndelivered } from '../../shared/wire/datagram.ts';
 import { encodeStreamHeader } from '../../shared/wire/header.ts';
 import { encodeInboundOpen } from '../../shared/wire/open.ts';
+import { encodeReply } from '../../shared/wire/reply.ts';
 import { connectTcp, listenTcp, readAll, startFixture } from '../guest/agent-fixture.ts';
-import { socksRequest } from '../guest/socks-client.ts';
+import { socksConnect, socksRequest } from '../guest/socks-client.ts';
 import { converse } from '../guest/socks-conversation.ts';
 import { fuzzDecoder, fuzzRounds, fuzzSeed, mutate, SeededRandom } from './fuzz.ts';
 
@@ -203,6 +206,41 @@ test('the agent’s listeners live through mutated streams, and keep nothing', a
   assert.equal((await readAll(stream)).bytes.toString(), 'alive');
   await fixture.close();
   workload.close();
+});
+
+test('a parent that answers associations in mutated frames ends them at most', async (t) => {
+  const seed = fuzzSeed();
+  const random = new SeededRandom(seed);
+  t.diagnostic(`SEED=${seed}`);
+  const remote = { address: '192.0.2.7', port: 53 };
+  const corpus = [
+    Buffer.concat([encodeReply('ok'), encodeDatagram(remote, Buffer.from('payload'))]),
+    Buffer.concat([encodeReply('ok'), encodeUndelivered(remote, 'denied'), encodeClose('timeout')]),
+    Buffer.concat([encodeReply('ok'), encodeDatagram({ address: '::1', port: 1 }, Buffer.alloc(300))]),
+    encodeReply('limit'),
+  ];
+  const fixture = await startFixture({
+    policy: 'egress: {allow: [{ip: 192.0.2.7, ports: 53, protocol: udp}, {ip: 192.0.2.7, ports: 80}]}',
+    prepare: (parent) => {
+      parent.capabilities = CAPABILITIES.tcp | CAPABILITIES.udp;
+      parent.onAssociation = (stream) => stream.end(mutate(random, corpus));
+    },
+  });
+  for (let round = 0; round < fuzzRounds(100); round += 1) {
+    const client = await connectTcp(fixture.socksPort);
+    client.on('error', () => {});
+    client.write(socksRequest('0.0.0.0', 0, 3));
+    // By then the parent has said what it says; an association that came about ends with its client.
+    const timer = setTimeout(() => client.end(), round % 8);
+    await readAll(client);
+    clearTimeout(timer);
+  }
+  while (fixture.agent.report().flows.count > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const echo = await listenTcp((socket) => socket.pipe(socket));
+  fixture.parent.route('192.0.2.7', 80, echo.server);
+  assert.equal((await socksConnect(fixture.socksPort, '192.0.2.7', 80)).reply, 0);
+  await fixture.close();
+  echo.close();
 });
 
 test('an origin that answers in mutated HTTP harms nothing but its own answer', async (t) => {

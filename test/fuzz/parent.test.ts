@@ -2,10 +2,17 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { encodeFrame } from '../../shared/wire/control.ts';
+import {
+  encodeClose,
+  encodeDatagram,
+  encodeUndelivered,
+  UdpFrameDecoder,
+} from '../../shared/wire/datagram.ts';
 import { encodeStreamHeader } from '../../shared/wire/header.ts';
 import { encodeTcpOpen } from '../../shared/wire/open.ts';
 import { decodeReply, REPLY_BYTES } from '../../shared/wire/reply.ts';
-import { connect, helloBytes, readAll, TestAgent } from '../parent/agent.ts';
+import { closed, connect, helloBytes, readAll, TestAgent } from '../parent/agent.ts';
+import { echo, LOOPBACK_UDP, TestAssociation, udpPeer } from '../parent/nat/datagrams.ts';
 import { startParent, until } from '../parent/setup.ts';
 import { fuzzRounds, fuzzSeed, mutate, SeededRandom } from './fuzz.ts';
 
@@ -41,6 +48,36 @@ test('a parent answers any stream with a code or a close, and forgets it', async
   await until(() => guest?.unproven.size === 0 && guest.usage.flows === 0, 'nothing is kept');
   assert.equal(agent.control.destroyed, false);
   assert.equal((await other.open(1)).reply.status, 'refused');
+});
+
+test('an association of any frames ends by itself at most, and its parent holds nothing', async (t) => {
+  const seed = fuzzSeed();
+  t.diagnostic(`seed ${seed}`);
+  const random = new SeededRandom(seed);
+  const { parent, tunnel } = await startParent(t, { web: {}, other: { egress: LOOPBACK_UDP } });
+  const agent = await TestAgent.register(tunnel('web'));
+  const peer = await udpPeer(t, '127.0.0.1', echo);
+  const calm = new TestAssociation((await (await TestAgent.register(tunnel('other'))).associate()).stream);
+  const corpus = [
+    encodeDatagram({ address: '127.0.0.1', port: peer.port }, Buffer.from('payload')),
+    encodeDatagram({ address: '::1', port: 9 }, Buffer.alloc(2000)),
+    encodeDatagram({ address: '224.0.0.1', port: 9 }, Buffer.alloc(0)),
+    encodeUndelivered({ address: '127.0.0.1', port: 9 }, 'denied'),
+    encodeClose('timeout'),
+  ];
+  for (let round = fuzzRounds(300); round > 0; round -= 1) {
+    const { stream, reply } = await agent.associate();
+    assert.equal(reply.status, 'ok');
+    const decoder = new UdpFrameDecoder();
+    stream.on('data', (piece: Buffer) => decoder.push(piece));
+    stream.end(mutate(random, corpus));
+    await closed(stream);
+    stream.destroy();
+  }
+  const guest = parent.guest('web');
+  await until(() => guest?.usage.associations === 0, 'nothing is kept');
+  calm.send(peer.port, 'still here');
+  assert.equal((await calm.frame(0)).type, 'datagram');
 });
 
 test('a control stream of any bytes ends its own session at most', async (t) => {

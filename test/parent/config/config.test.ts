@@ -39,7 +39,7 @@ test('fills in what is not said', () => {
     inboundFlows: 4096,
     inboundPending: 256,
     associations: 512,
-    datagramsPerSecond: 50_000,
+    datagramsPerSecond: 40_000,
   });
   assert.deepEqual(config.guests['a']?.forwards, []);
 });
