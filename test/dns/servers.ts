@@ -75,7 +75,7 @@ const PORT_TRIES = 20;
 
 /** Both transports on one port, as a resolver has them. */
 export async function resolverServer(
-  onQuery: (query: Buffer, reply: (answer: Buffer) => void) => void,
+  onQuery: Parameters<typeof udpServer>[0],
   respond: Respond,
 ): Promise<RunningServer> {
   for (let tries = 1; ; tries += 1) {

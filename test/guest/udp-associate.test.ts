@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { decodeSocksDatagram } from '../../guest/proxy/socks5-datagram.ts';
+import { SOCKS_ASSOCIATIONS_MAX } from '../../guest/proxy/socks5-server.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import { CAPABILITIES } from '../../shared/wire/control.ts';
 import {
@@ -133,6 +134,18 @@ test('an association that was idle is opened again; one that breaks ends for the
   client.send('192.0.2.7', 'garbage');
   await closed(client.control);
   await until(() => fixture.agent.report().flows.count === 0, 'nothing is left');
+});
+
+test('so many clients at once, and no more', async (t) => {
+  const fixture = await start(t, () => {});
+  const clients = await Promise.all(
+    Array.from({ length: SOCKS_ASSOCIATIONS_MAX }, () => associate(t, fixture)),
+  );
+  assert.ok(clients.every(({ reply }) => reply === 0));
+  assert.equal((await associate(t, fixture)).reply, 1);
+  clients[0]?.control.end();
+  await until(() => fixture.agent.report().flows.count < SOCKS_ASSOCIATIONS_MAX, 'one has ended');
+  assert.equal((await associate(t, fixture)).reply, 0);
 });
 
 test('a session that is lost ends it; a parent without datagrams is told at once', async (t) => {

@@ -11,7 +11,7 @@ import { stringify } from 'yaml';
 import { TYPE } from '../../guest/dns/types.ts';
 import { PartyProcess } from '../../shared/demo/party.ts';
 import { addressRdata } from '../dns/encode.ts';
-import { type RunningServer, streamServer, udpServer } from '../dns/servers.ts';
+import { type RunningServer, resolverServer } from '../dns/servers.ts';
 import { TestWorld } from '../dns/world.ts';
 import { TestZone } from '../dns/zone.ts';
 import { anchorText } from '../guest/signed-world.ts';
@@ -69,13 +69,11 @@ describe('a resolver that is asked over UDP, through a real parent', () => {
     const elsewhere = createSocket('udp4').bind(0, ELSEWHERE);
     await once(elsewhere, 'listening');
     servers.push({ port: 0, connectionCount: () => 0, close: () => elsewhere.close() });
-    const tcp = await streamServer((query) => {
+    const respond = (query: Buffer): Promise<Buffer> => {
       overTcp.push(nameOf(query));
       return world.exchange(query);
-    });
-    resolverPort = tcp.port;
-    servers.push(tcp);
-    const onQuery: Parameters<typeof udpServer>[0] = async (query, reply, _socket, port) => {
+    };
+    const onQuery: Parameters<typeof resolverServer>[0] = async (query, reply, _socket, port) => {
       const name = nameOf(query);
       overUdp.push({ name, port });
       const answer = await world.exchange(query);
@@ -85,8 +83,9 @@ describe('a resolver that is asked over UDP, through a real parent', () => {
       if (name === 'elsewhere.example') elsewhere.send(answer, port, '127.0.0.1');
       else reply(answer);
     };
-    // The port that is free for TCP is nearly always free for UDP; the test world shares its machine with few.
-    servers.push(await udpServer(onQuery, resolverPort));
+    const server = await resolverServer(onQuery, respond);
+    servers.push(server);
+    resolverPort = server.port;
   }
 
   function start(...words: string[]): PartyProcess {

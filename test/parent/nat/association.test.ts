@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { pino } from 'pino';
 import { Audit } from '../../../parent/audit.ts';
-import { Association, type AssociationEnd } from '../../../parent/nat/association.ts';
+import { Association, type AssociationEnd, REMOTES_MAX } from '../../../parent/nat/association.ts';
 import { streamPair } from '../../../shared/transport/pair.ts';
 import { encodeDatagram } from '../../../shared/wire/datagram.ts';
 import { closed, TestAgent } from '../agent.ts';
@@ -75,6 +75,20 @@ test('hands on what comes from an address that was sent to, from any port of it,
   sibling.socket.send('from another port', port, '127.0.0.1');
   await association.frame(0);
   assert.deepEqual(association.texts, ['datagram 127.0.0.1 from another port']);
+});
+
+test('the address that was sent to longest ago may not answer once too many have been', async (t) => {
+  const { parent, tunnel } = await startParent(t, UDP);
+  const peer = await udpPeer(t);
+  const association = await associated(await TestAgent.register(tunnel('web')));
+  association.send(peer.port, 'where I am');
+  await until(() => peer.received.length === 1, 'the association is known');
+  const port = peer.received[0]?.from.port ?? 0;
+  for (let index = 0; index < REMOTES_MAX; index += 1)
+    association.send(9, '', `127.1.${index >> 8}.${index & 0xff}`);
+  await until(() => parent.guest('web')?.datagrams.out === REMOTES_MAX + 1, 'all are sent');
+  peer.socket.send('late', port, '127.0.0.1');
+  await until(() => parent.guest('web')?.datagrams.dropped.filtered === 1, 'it is filtered');
 });
 
 test('refuses what the guard does not name, tells the guest, writes it down, and goes on', async (t) => {
