@@ -9,6 +9,7 @@ import { attachVolume } from '../volume/attach.ts';
 import type { VolumeAccess } from '../volume/create.ts';
 import type { Volume } from '../volume/engine.ts';
 import { createSnapshot, deleteSnapshot } from '../volume/snapshot.ts';
+import { type VolumeStats, volumeStats } from '../volume/stats.ts';
 import type { VolumeConfig } from './config.ts';
 import { attachDevice, mountsOf } from './device.ts';
 import { assertMode } from './mode.ts';
@@ -36,6 +37,7 @@ export interface DiskReport {
   readonly socket?: string;
   readonly device?: string;
   readonly reason?: string;
+  readonly stats: VolumeStats;
 }
 
 /** One volume of the configuration: attached, and served over NBD until it is closed or can promise nothing more. */
@@ -76,6 +78,10 @@ export class Disk {
   }
 
   get report(): DiskReport {
+    return { ...this.#facts, stats: volumeStats(this.#volume) };
+  }
+
+  get #facts(): Omit<DiskReport, 'stats'> {
     const { health, epoch } = this.#volume.parts;
     const { name, config } = this.#options;
     const { socket } = config.nbd;
@@ -123,7 +129,7 @@ export class Disk {
     this.#server.add(served);
     if (socket !== undefined) this.#listener = await this.#server.listen(socket);
     if (device !== undefined) this.#attachment = await attachDevice(this.#server, served, device);
-    audit.event('info', 'volume.attached', `volume ${name} is attached`, this.report);
+    audit.event('info', 'volume.attached', `volume ${name} is attached`, this.#facts);
   }
 
   /** The kernel's device has the new size at once, other NBD clients when they connect again: their protocol has no word for it. */

@@ -1,5 +1,6 @@
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import { Gauge, Registry } from 'prom-client';
+import type { VolumeStats } from '../volume/stats.ts';
 import type { StatusReport } from './report.ts';
 
 const PREFIX = 'postern_guest_';
@@ -44,6 +45,25 @@ const READINGS: Readonly<Record<string, { readonly help: string; readonly read: 
   dns_failed: { help: 'and failed', read: ({ names }) => names?.questions?.failed },
 };
 
+/** Of each volume, since it was attached. */
+const VOLUME_STATS: Readonly<Record<keyof VolumeStats, string>> = {
+  commits: 'Commits',
+  spills: 'Segments written ahead of a flush',
+  checkpoints: 'Checkpoints of the index',
+  repackedSegments: 'Sparse segments that were emptied',
+  deletedObjects: 'Dead objects that were deleted',
+  puts: 'Objects written',
+  putBytes: 'Bytes of objects written',
+  gets: 'Reads of the store',
+  getBytes: 'Bytes read from the store',
+  unsettledBytes: 'Bytes in memory that are dirty or on their way to the store',
+  anchoredSeq: 'The commit that the anchor holds',
+};
+
+function snakeCase(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
 /** Prometheus text of one report. Labels: the reason codes, which are a closed set, and the volumes' names. */
 export function metricsOf(report: StatusReport): Promise<string> {
   const registry = new Registry();
@@ -56,7 +76,16 @@ export function metricsOf(report: StatusReport): Promise<string> {
   const refusals = gauge('refusals', 'Refusals and failures by reason code', 'reason');
   for (const [reason, count] of Object.entries(report.refusals)) refusals.set({ reason }, count);
   const volumes = gauge('volume_serving', '1 while the volume is served', 'volume');
-  for (const { name, state } of report.volumes) volumes.set({ volume: name }, Number(state === 'serving'));
+  const bytes = gauge('volume_bytes', 'Size of the volume', 'volume');
+  const stats = Object.entries(VOLUME_STATS).map(([name, help]) => ({
+    name: name as keyof VolumeStats,
+    shown: gauge(`volume_${snakeCase(name)}`, help, 'volume'),
+  }));
+  for (const { name: volume, state, sizeBytes, stats: found } of report.volumes) {
+    volumes.set({ volume }, Number(state === 'serving'));
+    bytes.set({ volume }, sizeBytes);
+    for (const { name, shown } of stats) shown.set({ volume }, found[name]);
+  }
   return registry.metrics();
 }
 

@@ -1,137 +1,22 @@
 import { readFile } from 'node:fs/promises';
 import { EXIT } from '../../shared/cli/exit.ts';
 import { PosternError } from '../../shared/errors.ts';
-import { createLogger } from '../../shared/log.ts';
 import { assertMode } from '../disk/mode.ts';
 import { attachVolume } from './attach.ts';
 import { checkVolume } from './check.ts';
 import { parseSize } from './config.ts';
-import { type ConfiguredVolume, readVolumes } from './configured.ts';
 import { createVolume, type VolumeAccess } from './create.ts';
 import type { Volume } from './engine.ts';
-import type { VolumeLog } from './environment.ts';
 import { collectGarbage } from './gc.ts';
-import type { FlushMode } from './header.ts';
 import { inspectVolume } from './inspect.ts';
-import { DEFAULT_LIMITS } from './limits.ts';
-import { type CommandContext, openAccess } from './open-access.ts';
-import { type Progress, progressOn } from './progress.ts';
 import { rekey } from './rekey.ts';
+import type { Action, Call, Result } from './run-action.ts';
 import { createSnapshot, deleteSnapshot, findSnapshot, restoreSnapshot } from './snapshot.ts';
-import { volumeStatus } from './status.ts';
+import { type SnapshotStatus, type VolumeStatus, volumeStatus } from './status.ts';
 import { throughAgent } from './through-agent.ts';
 
 /** A token is 64 bytes, or their hex. */
 const TOKEN_BYTES = 64;
-
-export interface Options {
-  readonly config: string;
-  readonly json?: boolean;
-  readonly takeover?: boolean;
-  readonly dryRun?: boolean;
-  readonly delete?: boolean;
-  readonly yes?: boolean;
-  readonly token?: string;
-  readonly size?: number;
-  readonly mode?: FlushMode;
-  readonly ownerKey?: Buffer;
-}
-
-export interface Call {
-  readonly access: VolumeAccess;
-  readonly options: Options;
-  /** What stands behind the volume's name. */
-  readonly argument: string;
-  /** The mode that the guest's configuration asks for. */
-  readonly mode: FlushMode | undefined;
-  readonly progress: Progress;
-  /** Of the guest's agent, unless the volume is to be taken from it. */
-  readonly agentSocket: string | undefined;
-}
-
-/** What an action found: for machines, and in words. */
-export interface Result {
-  readonly value: object;
-  readonly text: string;
-  readonly exitCode?: number;
-}
-
-export type Action = (call: Call) => Promise<Result>;
-type Environment = Readonly<Record<string, string | undefined>>;
-
-/** Opens what the configuration names for an action, prints what it found, and closes. */
-export function withVolume(context: CommandContext, environment: Environment) {
-  return (action: Action) =>
-    async (name: string, ...rest: unknown[]): Promise<void> => {
-      const options = rest.at(-2) as Options;
-      const argument = typeof rest[0] === 'string' ? rest[0] : '';
-      const volumes = await readVolumes(options.config);
-      const config = volumes.find((volume) => volume.name === name);
-      if (config === undefined) {
-        throw unknownVolume(options.config, name, volumes);
-      }
-      const log = createLogger('volume', options.json ? 'json' : 'auto');
-      const opened = await openAccess(config, { ...context, environment, log });
-      const progress = progressOn(process.stderr, options.json === true);
-      try {
-        // A command has no readers besides itself that a deleted object could be pulled away from.
-        const access = {
-          ...opened.access,
-          limits: { ...DEFAULT_LIMITS, ...config.limits, deleteGraceMs: 0 },
-        };
-        const agentSocket = options.takeover ? undefined : config.agentSocket;
-        const shown = { progress: progress.show };
-        const call = { access, options, argument, mode: config.mode, agentSocket, ...shown };
-        const result = await action(call).finally(progress.end);
-        print(result, options);
-      } finally {
-        await opened.close();
-      }
-    };
-}
-
-function unknownVolume(file: string, name: string, volumes: readonly ConfiguredVolume[]): PosternError {
-  const known = volumes.map((volume) => volume.name).join(', ');
-  const text = [
-    `${file}: no volume ${name}; there is ${known === '' ? 'none' : known}.`,
-    `To have a new one, name it under volumes there, then make it: postern volume create ${name} --size SIZE --config ${file}`,
-  ];
-  return new PosternError('ERR_CONFIG_INVALID', text.join(' '));
-}
-
-export function list(context: CommandContext, environment: Environment) {
-  return async (options: Options): Promise<void> => {
-    const volumes = await readVolumes(options.config);
-    const log = createLogger('volume', options.json ? 'json' : 'auto');
-    const rows = [];
-    for (const config of volumes) rows.push(await listed(config, log, context, environment));
-    const text = rows.map(({ name, state }) => `${name}\t${state}`).join('\n');
-    print({ value: rows, text }, options);
-  };
-}
-
-async function listed(
-  config: ConfiguredVolume,
-  log: VolumeLog,
-  context: CommandContext,
-  environment: Environment,
-) {
-  const { name } = config;
-  const opened = await openAccess(config, { ...context, environment, log });
-  try {
-    const status = await volumeStatus(await inspectVolume(opened.access));
-    const state = status.attached ? 'attached' : 'detached';
-    return { name, state: `${state}, ${status.sizeBytes} bytes`, sizeBytes: status.sizeBytes };
-  } catch (error) {
-    if (!(error instanceof PosternError)) throw error;
-    return {
-      name,
-      state: error.code === 'ERR_VOLUME_NOT_FOUND' ? 'does not exist' : `${error.code}: ${error.message}`,
-    };
-  } finally {
-    await opened.close();
-  }
-}
 
 export const create: Action = async ({ access, options, mode: configured }) => {
   const { size: sizeBytes = 0, ownerKey } = options;
@@ -157,6 +42,12 @@ export const status: Action = async ({ access }) => {
 
 export const snapshot: Action = async (call) => {
   const { argument: name, options, access, agentSocket } = call;
+  if (options.dryRun) {
+    if (!options.delete) throw new PosternError('ERR_CONFIG_INVALID', '--dry-run goes with --delete');
+    const found = await snapshotOf(access, name);
+    const text = `would delete snapshot ${name} of ${found.time}, commit ${found.seq}`;
+    return { value: { dryRun: true, ...found }, text };
+  }
   const done = options.delete ? 'deleted' : 'created';
   const result = { value: { snapshot: name, done }, text: `snapshot ${name} ${done}` };
   const order = options.delete ? 'drop-snapshot' : 'snapshot';
@@ -171,9 +62,7 @@ export const snapshot: Action = async (call) => {
 export const restore: Action = async (call) => {
   const { argument: name, options, access } = call;
   if (options.dryRun) {
-    const { snapshots } = await volumeStatus(await inspectVolume(access));
-    const found = snapshots.find((other) => other.name === name);
-    if (found === undefined) throw new PosternError('ERR_VOLUME_SNAPSHOT', `there is no snapshot ${name}`);
+    const found = await snapshotOf(access, name);
     return {
       value: { dryRun: true, ...found },
       text: `would restore ${name} of ${found.time}, commit ${found.seq}`,
@@ -186,6 +75,13 @@ export const restore: Action = async (call) => {
     return { value: { restored: name, seq }, text: `the volume is as it was in snapshot ${name}` };
   });
 };
+
+async function snapshotOf(access: VolumeAccess, name: string): Promise<SnapshotStatus> {
+  const { snapshots } = await volumeStatus(await inspectVolume(access));
+  const found = snapshots.find((other) => other.name === name);
+  if (found === undefined) throw new PosternError('ERR_VOLUME_SNAPSHOT', `there is no snapshot ${name}`);
+  return found;
+}
 
 export const resize: Action = async (call) => {
   const { argument, access, agentSocket } = call;
@@ -230,12 +126,24 @@ export const gc: Action = (call) =>
     return { value, text };
   });
 
-export const rekeyed: Action = (call) =>
-  attached(call, async (volume) => {
+export const rekeyed: Action = async (call) => {
+  if (call.options.dryRun) return wouldRekey(await volumeStatus(await inspectVolume(call.access)));
+  return attached(call, async (volume) => {
     const value = await rekey(volume, call.progress);
     const rest = value.isDrained ? 'the old keys are destroyed' : 'snapshots keep older keys alive';
     return { value, text: `generation ${value.generation}; ${rest}` };
   });
+};
+
+function wouldRekey({ generation, segments, storedBytes, snapshots }: VolumeStatus): Result {
+  const kept = snapshots.map(({ name }) => name);
+  const keys =
+    kept.length === 0
+      ? `the keys of generation ${generation} and before would be destroyed`
+      : `the old keys would stay for the snapshots ${kept.join(', ')}`;
+  const text = `would seal ${segments} segments, ${storedBytes} bytes, under generation ${generation + 1}; ${keys}`;
+  return { value: { dryRun: true, generation: generation + 1, segments, storedBytes, keptFor: kept }, text };
+}
 
 async function attached(
   { access, options, mode }: Call,
@@ -261,9 +169,4 @@ async function readToken(path: string): Promise<Buffer> {
   const text = bytes.toString('latin1').trim();
   if (/^[0-9a-fA-F]{128}$/.test(text)) return Buffer.from(text, 'hex');
   throw new PosternError('ERR_VOLUME_TOKEN', `${path}: a token is ${TOKEN_BYTES} bytes or their hex`);
-}
-
-function print({ value, text, exitCode }: Result, { json }: Options): void {
-  process.stdout.write(`${json ? JSON.stringify(value) : text}\n`);
-  if (exitCode !== undefined) process.exitCode = exitCode;
 }

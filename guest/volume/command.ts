@@ -4,6 +4,7 @@ import { parseSize } from './config.ts';
 import type { FlushMode } from './header.ts';
 import type { CommandContext } from './open-access.ts';
 import { remove } from './remove.ts';
+import { list, withVolume } from './run-action.ts';
 
 const EXAMPLES = `
 A volume is a block device of the guest whose every byte outside it is sealed, in immutable objects of a store, with an
@@ -37,7 +38,7 @@ export function command(context: CommandContext): Command {
   const volume = new Command('volume')
     .description('Create, look at and look after sealed volumes.')
     .addHelpText('after', EXAMPLES);
-  const run = actions.withVolume(context, process.env);
+  const run = withVolume(context, process.env);
   const sub = (usage: string, description: string): Command =>
     volume
       .command(usage)
@@ -55,12 +56,13 @@ export function command(context: CommandContext): Command {
     .action(run(actions.create));
   sub('list', 'The volumes of the configuration, and whether each exists.')
     .addHelpText('after', examples('list', 'list --json'))
-    .action(actions.list(context, process.env));
+    .action(list(context, process.env));
   sub('status <name>', 'What the newest state of a volume is, without attaching it.')
     .addHelpText('after', examples('status data', 'status data --json'))
     .action(run(actions.status));
   attaching(sub('snapshot <name> <snapshot>', 'Keep the volume as it is now under a name.'))
     .option('--delete', 'give that snapshot up instead')
+    .option('--dry-run', 'with --delete: say what would be given up, change nothing')
     .addHelpText('after', examples('snapshot data before-upgrade', 'snapshot data before-upgrade --delete'))
     .action(run(actions.snapshot));
   attaching(sub('restore <name> <snapshot>', 'Make a snapshot’s state the volume’s.'))
@@ -82,7 +84,8 @@ export function command(context: CommandContext): Command {
     .addHelpText('after', examples('gc data --dry-run', 'gc data'))
     .action(run(actions.gc));
   attaching(sub('rekey <name>', 'Seal everything under new keys and destroy the old ones.'))
-    .addHelpText('after', examples('rekey data'))
+    .option('--dry-run', 'say what would be sealed anew and which keys destroyed, change nothing')
+    .addHelpText('after', examples('rekey data --dry-run', 'rekey data'))
     .action(run(actions.rekeyed));
   sub('delete <name>', 'Delete every object of a volume, its keys first.')
     .option('--dry-run', 'say what would be deleted, delete nothing')

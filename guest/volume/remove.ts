@@ -1,9 +1,9 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
-import type { Action } from './actions.ts';
 import { attachVolume } from './attach.ts';
 import type { VolumeAccess } from './create.ts';
 import { deleteVolume } from './delete.ts';
 import { inspectVolume } from './inspect.ts';
+import type { Action } from './run-action.ts';
 import { type VolumeStatus, volumeStatus } from './status.ts';
 
 /** What is known of a volume that is to go: a broken one, or one whose key is lost, may be beyond that. */

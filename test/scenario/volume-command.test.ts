@@ -85,7 +85,12 @@ test('a volume’s life on the command line', async () => {
   assert.equal((await json('status', 'data'))['sizeBytes'], 2 ** 30);
   assert.equal((await volume('restore', 'data', 'none')).code, 1);
 
+  const wouldRekey = await json('rekey', 'data', '--dry-run');
+  assert.deepEqual([wouldRekey['generation'], wouldRekey['keptFor']], [2, ['empty']]);
   assert.deepEqual(await json('rekey', 'data'), { generation: 2, isDrained: false });
+  assert.equal((await volume('snapshot', 'data', 'more', '--dry-run')).code, 2);
+  const wouldDrop = await json('snapshot', 'data', 'empty', '--delete', '--dry-run');
+  assert.deepEqual([wouldDrop['dryRun'], wouldDrop['name']], [true, 'empty']);
   assert.equal((await volume('snapshot', 'data', 'empty', '--delete')).code, 0);
   assert.deepEqual(await json('rekey', 'data'), { generation: 3, isDrained: true });
   await json('gc', 'data');
