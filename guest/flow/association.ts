@@ -32,6 +32,8 @@ export class Association {
       this.#end(new PosternError('ERR_TRANSPORT_CLOSED', 'the parent ended the association'));
     stream.on('data', (piece: Buffer) => this.#receive(piece));
     stream.on('end', lost).on('close', lost);
+    // Its end may have come behind the reply, before anybody listened.
+    if (stream.readableEnded || stream.destroyed) process.nextTick(lost);
   }
 
   get live(): boolean {

@@ -34,6 +34,11 @@ export async function openAssociation(
 ): Promise<void> {
   const { audit, log, observer, idleMs = ASSOCIATION_IDLE_MS } = options;
   if (body.length !== 0) throw new PosternError('ERR_WIRE_MALFORMED', 'a udp stream with a body');
+  // Its end may have come behind the header, before anybody listened.
+  if (stream.readableEnded || stream.destroyed) {
+    stream.destroy();
+    return;
+  }
   if (!session.add(flowId, UNBORN))
     throw new PosternError('ERR_WIRE_MALFORMED', `flow id ${flowId} is in use`);
   const quota = options.draining() ? 'draining' : guest.usage.beginAssociation();

@@ -136,6 +136,13 @@ test('an association that was idle is opened again; one that breaks ends for the
   await until(() => fixture.agent.report().flows.count === 0, 'nothing is left');
 });
 
+test('a parent that ends the stream behind its ok ends it for the client', async (t) => {
+  const fixture = await start(t, () => {});
+  fixture.parent.onAssociation = (stream) => stream.end(encodeReply('ok'));
+  for (let index = 0; index < 10; index += 1) await closed((await associate(t, fixture)).control);
+  await until(() => fixture.agent.report().flows.count === 0, 'nothing is left');
+});
+
 test('so many clients at once, and no more', async (t) => {
   const fixture = await start(t, () => {});
   const clients = await Promise.all(

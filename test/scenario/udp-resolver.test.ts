@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { type DecodedPacket, decode, encode } from 'dns-packet';
 import { stringify } from 'yaml';
 import { TYPE } from '../../guest/dns/types.ts';
+import { QUESTIONS_PER_PORT } from '../../guest/dns/upstream/datagrams.ts';
 import { PartyProcess } from '../../shared/demo/party.ts';
 import { addressRdata } from '../dns/encode.ts';
 import { type RunningServer, resolverServer } from '../dns/servers.ts';
@@ -23,6 +24,8 @@ const HOUR_SECONDS = 3600;
 /** The rest of the resolver's name: an address that it does not answer from. */
 const ELSEWHERE = '127.0.0.2';
 const NAMES = ['plain', 'other', 'truncated', 'forged', 'denied', 'elsewhere', 'afterwards'];
+
+const MANY = Array.from({ length: 60 }, (_, index) => `many${index}`);
 
 /** Two real processes, a signed world behind a real UDP port, and what can go wrong with datagrams on the way. */
 describe('a resolver that is asked over UDP, through a real parent', () => {
@@ -42,7 +45,8 @@ describe('a resolver that is asked over UDP, through a real parent', () => {
 
   before(async () => {
     const example = new TestZone('example.');
-    for (const name of NAMES) example.add(`${name}.example.`, TYPE.A, addressRdata('192.0.2.7'));
+    for (const name of [...NAMES, ...MANY])
+      example.add(`${name}.example.`, TYPE.A, addressRdata('192.0.2.7'));
     world = new TestWorld(new TestZone('.'), example);
     const now = Math.floor(Date.now() / 1000);
     const signing = { inception: now - HOUR_SECONDS, expiration: now + HOUR_SECONDS };
@@ -144,6 +148,16 @@ describe('a resolver that is asked over UDP, through a real parent', () => {
     assert.ok((await metric('opens_total{guest="web",direction="udp",outcome="ok"}')) >= 1);
     assert.equal(await metric('datagrams_total{guest="web",direction="out"}'), overUdp.length);
     assert.equal(await metric('datagrams_total{guest="web",direction="in"}'), overUdp.length);
+  });
+
+  it('is asked from many ports when there is much to ask', async () => {
+    const answers = await Promise.all(MANY.map((name) => resolve(name)));
+    assert.ok(answers.every(({ flag_ad }) => flag_ad));
+    const byPort = Map.groupBy(overUdp, ({ port }) => port);
+    // A question that was slow to be answered was asked twice.
+    for (const asked of byPort.values())
+      assert.ok(new Set(asked.map(({ name }) => name)).size <= QUESTIONS_PER_PORT);
+    assert.ok(byPort.size >= MANY.length / QUESTIONS_PER_PORT);
   });
 
   it('is asked over TCP where the answer is truncated, or bad', async () => {

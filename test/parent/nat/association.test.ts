@@ -6,7 +6,8 @@ import { Audit } from '../../../parent/audit.ts';
 import { Association, type AssociationEnd, REMOTES_MAX } from '../../../parent/nat/association.ts';
 import { streamPair } from '../../../shared/transport/pair.ts';
 import { encodeDatagram } from '../../../shared/wire/datagram.ts';
-import { closed, TestAgent } from '../agent.ts';
+import { encodeStreamHeader } from '../../../shared/wire/header.ts';
+import { closed, connect, TestAgent } from '../agent.ts';
 import { startParent, until, usual } from '../setup.ts';
 import { echo, LOOPBACK_UDP, TestAssociation, udpPeer } from './datagrams.ts';
 
@@ -75,6 +76,18 @@ test('hands on what comes from an address that was sent to, from any port of it,
   sibling.socket.send('from another port', port, '127.0.0.1');
   await association.frame(0);
   assert.deepEqual(association.texts, ['datagram 127.0.0.1 from another port']);
+});
+
+test('one that the guest ends with its header leaves nothing behind', async (t) => {
+  const { parent, tunnel } = await startParent(t, UDP);
+  const agent = await TestAgent.register(tunnel('web'));
+  for (let index = 0; index < 20; index += 1) {
+    const stream = await connect(tunnel('web'));
+    stream.end(encodeStreamHeader('udp', agent.takeFlowId(), Buffer.alloc(0), agent.key));
+    await closed(stream);
+    stream.destroy();
+  }
+  await until(() => parent.guest('web')?.usage.associations === 0, 'all are counted out');
 });
 
 test('the address that was sent to longest ago may not answer once too many have been', async (t) => {
