@@ -54,7 +54,9 @@ export class Namespace {
 
   /** The command that runs `words` inside. */
   enter(words: readonly string[]): readonly string[] {
-    return ['nsenter', `--${this.#kind}=/proc/${this.pid}/ns/${NAMES[this.#kind]}`, ...words];
+    // With the holder's root, which in a chroot is another than its mount namespace's.
+    const root = this.#kind === 'mount' ? ['--root'] : [];
+    return ['nsenter', `--target=${this.pid}`, `--${this.#kind}`, ...root, ...words];
   }
 
   async close(): Promise<void> {
