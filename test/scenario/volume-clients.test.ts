@@ -128,7 +128,7 @@ h.shutdown()
       'fio',
       ...['--name=verify', '--ioengine=nbd', `--uri=${uri}`, '--rw=randwrite', '--size=64m'],
       ...['--bsrange=512-128k', '--bs_unaligned', '--iodepth=32', '--verify=crc32c', '--fsync=64'],
-      ...['--io_size=16m', `--output=${join(folder, 'fio')}`],
+      ...['--io_size=16m', `--output=${join(folder, 'fio')}`, `--aux-path=${folder}`],
     );
     assert.match(await readFile(join(folder, 'fio'), 'utf8'), /err= 0/);
   });
