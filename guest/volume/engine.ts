@@ -95,7 +95,7 @@ export class Volume implements BlockDevice {
   }
 
   async trim(offset: number, length: number, options: { readonly fua: boolean }): Promise<void> {
-    await this.#change(offset, length, () => this.parts.writer.clear(offset, length));
+    await this.#change(offset, length, () => this.parts.writer.clear(offset, this.#toClear(offset, length)));
     if (options.fua) await this.flush();
   }
 
@@ -106,7 +106,7 @@ export class Volume implements BlockDevice {
   ): Promise<void> {
     const { writer } = this.parts;
     await this.#change(offset, length, () =>
-      options.noHole ? writer.zero(offset, length) : writer.clear(offset, length),
+      options.noHole ? writer.zero(offset, length) : writer.clear(offset, this.#toClear(offset, length)),
     );
     if (options.fua) await this.flush();
   }
@@ -178,6 +178,12 @@ export class Volume implements BlockDevice {
     } finally {
       this.#writing.delete(done);
     }
+  }
+
+  /** To the end of the volume is to the end of its last block, which nobody else shares: it becomes a hole as well. */
+  #toClear(offset: number, length: number): number {
+    const end = offset + length;
+    return end === this.#sizeBytes ? Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES - offset : length;
   }
 
   #checkRange(offset: number, length: number): void {

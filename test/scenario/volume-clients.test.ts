@@ -52,8 +52,7 @@ describe('a volume and real clients, from NBD to the objects on the parent', () 
   }
   async function kindsOfExtents(): Promise<number[]> {
     const map = JSON.parse(await program('nbdinfo', '--map', '--json', uri)) as { type: number }[];
-    // The half block at the end is data when somebody wrote it, were it zeros.
-    return map.slice(0, 4).map(({ type }) => type);
+    return map.map(({ type }) => type);
   }
   async function copiedOut(): Promise<string> {
     const back = join(folder, 'back');
@@ -85,7 +84,7 @@ describe('a volume and real clients, from NBD to the objects on the parent', () 
     assert.match(compared, /Images are identical/);
     const map = await program('qemu-img', 'map', '-f', 'raw', '--output=json', uri);
     const data = (JSON.parse(map) as { data: boolean }[]).map((extent) => extent.data);
-    assert.deepEqual(data.slice(0, 4), [true, false, true, false]);
+    assert.deepEqual(data, [true, false, true, false]);
   });
 
   it('libnbd writes 32 MiB at once, zeroes with and without a hole, trims, and flushes across connections', async () => {

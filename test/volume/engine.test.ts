@@ -163,3 +163,35 @@ test('a partial write never brings back what was overwritten while the rest of i
     });
   }
 });
+
+test('what is given back up to an odd end is a hole up to that end, and zeros when the volume grows', async () => {
+  const world = new World();
+  const sizeBytes = 4 * BLOCK_BYTES + 1536;
+  await world.run(async () => {
+    await createVolume(world.creation(sizeBytes));
+    const volume = await attached(world);
+    for (const giveBack of [
+      () => volume.trim(3 * BLOCK_BYTES, sizeBytes - 3 * BLOCK_BYTES, NO),
+      () => volume.writeZeroes(4 * BLOCK_BYTES + 7, 1529, { fua: false, noHole: false }),
+    ]) {
+      await volume.write(0, Buffer.alloc(sizeBytes, 1), { fua: true });
+      await giveBack();
+      await volume.flush();
+    }
+    // The second began within the last block: what is before it stays.
+    const found = await volume.read(4 * BLOCK_BYTES, 1536);
+    assert.deepEqual(found, Buffer.concat([Buffer.alloc(7, 1), Buffer.alloc(1529)]));
+    await volume.trim(4 * BLOCK_BYTES, 1536, { fua: true });
+    const extents = await volume.blockStatus(0, sizeBytes);
+    assert.deepEqual(
+      extents.map(({ length, hole }) => [length, hole]),
+      [
+        [4 * BLOCK_BYTES, false],
+        [1536, true],
+      ],
+    );
+    await volume.grow(6 * BLOCK_BYTES);
+    assert.deepEqual(await volume.read(4 * BLOCK_BYTES, 2 * BLOCK_BYTES), Buffer.alloc(2 * BLOCK_BYTES));
+    await volume.detach();
+  });
+});
