@@ -28,7 +28,7 @@ export function accessOf(
     keyProvider: createKeyProvider(config.key, environment),
     anchor: config.anchor === undefined ? undefined : new FileAnchor(config.anchor.file),
     environment: systemEnvironment(engineLog(logger)),
-    limits: limitsFor(config.memoryBytes),
+    limits: { ...limitsFor(config.memoryBytes), outageTimeoutMs: config.outageTimeoutMs },
   };
 }
 

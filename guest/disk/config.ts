@@ -4,6 +4,7 @@ import { isPosternError } from '../../shared/errors.ts';
 import { checkKey } from '../../shared/objects/key.ts';
 import type { FlushMode } from '../volume/header.ts';
 import type { KeyProviderConfig } from '../volume/key-provider.ts';
+import { OUTAGE_DEFAULT_MS } from '../volume/limits.ts';
 
 /** A guest with more disks than this is one nobody can keep in mind; each takes memory of its own. */
 export const VOLUMES_MAX = 16;
@@ -12,6 +13,10 @@ const MIB = 1024 * 1024;
 export const MEMORY_MIN_BYTES = 64 * MIB;
 export const MEMORY_DEFAULT_BYTES = 256 * MIB;
 const MEMORY_MAX_BYTES = 64 * 1024 * MIB;
+/** One attempt at the store, and another. */
+const OUTAGE_MIN_MS = 30_000;
+/** A day. Whoever would wait longer has no use for the disk. */
+const OUTAGE_MAX_MS = 86_400_000;
 /** A volume's own keys below its prefix take up to 100 bytes of a key's 512. */
 const PREFIX_MAX_CHARS = 400;
 
@@ -89,6 +94,7 @@ const volume = v.strictObject({
   anchor: v.optional(v.strictObject({ file: absolutePath })),
   mode: v.optional(mode, 'strict'),
   memoryBytes: v.optional(count(MEMORY_MIN_BYTES, MEMORY_MAX_BYTES), MEMORY_DEFAULT_BYTES),
+  outageTimeoutMs: v.optional(count(OUTAGE_MIN_MS, OUTAGE_MAX_MS), OUTAGE_DEFAULT_MS),
   nbd,
   takeover: v.optional(v.boolean('true or false'), false),
 });

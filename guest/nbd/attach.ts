@@ -28,8 +28,12 @@ const DEFAULT_CONNECTIONS = 2;
 /** The kernel takes blocks from a sector to its page, which is at least this on every machine. */
 const SECTOR_BYTES = 512;
 const BLOCK_MAX_BYTES = 4096;
-/** Zero: the kernel waits as long as the device does, whose own deadline ends in EIO. Only it knows when to give up. */
-const KERNEL_TIMEOUT_SECONDS = 0;
+/**
+ * A week: the kernel waits as long as the device does, whose own deadline ends in EIO. Only it knows when to give up. Not
+ * zero, "no timeout": with more than one connection the kernel then takes 30 s, gives a connection up for each request that
+ * is not answered by then, and answers EIO when none is left. Its count in jiffies has 32 bits.
+ */
+const KERNEL_TIMEOUT_SECONDS = 604_800;
 
 export interface AttachOptions {
   /** The N of /dev/nbdN; without it the kernel takes the first that is free. */

@@ -132,7 +132,7 @@ export class Anchoring {
   async #advance(anchor: Anchor, leaves: readonly AnchorLeaf[]): Promise<void> {
     const { environment, limits } = this.#options;
     const { clock } = environment;
-    const endMs = clock.nowMs() + limits.writeDeadlineMs;
+    const endMs = clock.nowMs() + limits.outageTimeoutMs;
     let rest = leaves;
     let from = this.#anchored;
     for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_PAUSE_MS)) {

@@ -63,9 +63,11 @@ export interface VolumeLimits {
   readonly readRequests: number;
   /** How long one request of the store or the anchor may take before it is tried again. */
   readonly attemptMs: number;
-  /** How long a write to the store or the anchor is tried before every waiting flush fails. */
-  readonly writeDeadlineMs: number;
-  readonly readDeadlineMs: number;
+  /**
+   * How long the store or the anchor may be out of reach before requests fail. One for reads and writes: to a file system
+   * an error of either is the end, so the shorter of two would be the only one that counts.
+   */
+  readonly outageTimeoutMs: number;
   /** Between a free that is anchored and the DELETE. */
   readonly deleteGraceMs: number;
   /** How often an instance asks the anchor whether it still has the volume, for when it commits nothing itself. */
@@ -74,6 +76,8 @@ export interface VolumeLimits {
   readonly repackBelow: number;
 }
 
+/** A parent's host reboots and its object store fails over within this; a person who waits for a disk gives up later. */
+export const OUTAGE_DEFAULT_MS = 300_000;
 const MIB = 1024 * 1024;
 
 export const DEFAULT_LIMITS: VolumeLimits = {
@@ -92,8 +96,7 @@ export const DEFAULT_LIMITS: VolumeLimits = {
   readBytes: MIB,
   readRequests: 8,
   attemptMs: 20_000,
-  writeDeadlineMs: 120_000,
-  readDeadlineMs: 60_000,
+  outageTimeoutMs: OUTAGE_DEFAULT_MS,
   deleteGraceMs: 60_000,
   fenceCheckMs: 30_000,
   repackBelow: 0.5,

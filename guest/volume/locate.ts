@@ -91,7 +91,7 @@ async function readAnchor(
   { environment, name }: VolumeAccess,
   limits: VolumeLimits,
 ): Promise<AnchorHead> {
-  const endMs = environment.clock.nowMs() + limits.readDeadlineMs;
+  const endMs = environment.clock.nowMs() + limits.outageTimeoutMs;
   for (let pauseMs = 50; ; pauseMs = Math.min(2 * pauseMs, 2000)) {
     try {
       const head = await attemptAnchor(environment, limits, (signal) => anchor.read(known, { signal }));

@@ -22,14 +22,13 @@ export interface ObjectCounts {
 }
 
 /**
- * One volume's objects: its prefix, its deadlines, and the rules of create-only names. Retries until a deadline, then
+ * One volume's objects: its prefix, its deadline, and the rules of create-only names. Retries until a deadline, then
  * throws ERR_VOLUME_UNAVAILABLE.
  */
 export class VolumeObjects {
   readonly counts: ObjectCounts = { puts: 0, putBytes: 0, gets: 0, getBytes: 0, lists: 0, deletes: 0 };
   readonly #prefix: string;
-  readonly #writes: ObjectStore;
-  readonly #reads: ObjectStore;
+  readonly #store: ObjectStore;
   /** Keys whose PUT took more than one attempt. */
   readonly #retried = new Set<string>();
   readonly #closing = new AbortController();
@@ -40,10 +39,9 @@ export class VolumeObjects {
     const onRetry = (call: StoreCall): void => {
       if (call.operation === 'put') this.#retried.add(call.key);
     };
-    const common = { attemptMs: limits.attemptMs, clock, random, onRetry };
     this.#prefix = `${prefix}/`;
-    this.#writes = retryingStore(store, { ...common, deadlineMs: limits.writeDeadlineMs });
-    this.#reads = retryingStore(store, { ...common, deadlineMs: limits.readDeadlineMs });
+    const { attemptMs, outageTimeoutMs: deadlineMs } = limits;
+    this.#store = retryingStore(store, { attemptMs, deadlineMs, clock, random, onRetry });
   }
 
   /** Ends what is under way; afterwards every call fails. */
@@ -67,7 +65,7 @@ export class VolumeObjects {
   async claim(name: string, bytes: Buffer): Promise<'stored' | 'taken'> {
     this.counts.puts += 1;
     this.counts.putBytes += bytes.length;
-    return this.#reached(name, () => claimObject(this.#writes, this.#prefix + name, bytes, this.#signal));
+    return this.#reached(name, () => claimObject(this.#store, this.#prefix + name, bytes, this.#signal));
   }
 
   /** Undefined: the store says that there is no such object, which is for the caller to judge. */
@@ -76,7 +74,7 @@ export class VolumeObjects {
     for (let attempt = 1; ; attempt += 1) {
       this.counts.gets += 1;
       try {
-        const bytes = await this.#reached(name, () => this.#reads.get(this.#prefix + name, options));
+        const bytes = await this.#reached(name, () => this.#store.get(this.#prefix + name, options));
         this.counts.getBytes += bytes?.length ?? 0;
         return bytes;
       } catch (error) {
@@ -94,14 +92,14 @@ export class VolumeObjects {
 
   async sizeOf(name: string): Promise<number | undefined> {
     this.counts.gets += 1;
-    return (await this.#reached(name, () => this.#reads.head(this.#prefix + name, this.#signal)))?.sizeBytes;
+    return (await this.#reached(name, () => this.#store.head(this.#prefix + name, this.#signal)))?.sizeBytes;
   }
 
   /** One page of names (without the volume's prefix); a hint, since nothing proves that it is whole or true. */
   async list(prefix: string, after?: string): Promise<ObjectPage> {
     this.counts.lists += 1;
     const options = after === undefined ? this.#signal : { ...this.#signal, after: this.#prefix + after };
-    const page = await this.#reached(prefix, () => this.#reads.list(this.#prefix + prefix, options));
+    const page = await this.#reached(prefix, () => this.#store.list(this.#prefix + prefix, options));
     const cut = this.#prefix.length;
     return {
       ...page,
@@ -111,7 +109,7 @@ export class VolumeObjects {
 
   async delete(name: string): Promise<void> {
     this.counts.deletes += 1;
-    await this.#reached(name, () => this.#writes.delete(this.#prefix + name, this.#signal));
+    await this.#reached(name, () => this.#store.delete(this.#prefix + name, this.#signal));
   }
 
   get #signal(): { readonly signal: AbortSignal } {

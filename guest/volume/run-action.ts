@@ -10,6 +10,9 @@ import { type CommandContext, openAccess } from './open-access.ts';
 import { type Progress, progressOn } from './progress.ts';
 import { volumeStatus } from './status.ts';
 
+/** Somebody waits for a command, and can say it again. */
+const COMMAND_OUTAGE_MS = 60_000;
+
 export interface Options {
   readonly config: string;
   readonly json?: boolean;
@@ -63,7 +66,12 @@ export function withVolume(context: CommandContext, environment: Environment) {
         // A command has no readers besides itself that a deleted object could be pulled away from.
         const access = {
           ...opened.access,
-          limits: { ...DEFAULT_LIMITS, ...config.limits, deleteGraceMs: 0 },
+          limits: {
+            ...DEFAULT_LIMITS,
+            ...config.limits,
+            deleteGraceMs: 0,
+            outageTimeoutMs: COMMAND_OUTAGE_MS,
+          },
         };
         const agentSocket = options.takeover ? undefined : config.agentSocket;
         const shown = { progress: progress.show };

@@ -13,7 +13,7 @@ import { MemoryAnchor } from './memory-anchor.ts';
 import { ROOT_KEY, SMALL_LIMITS } from './world.ts';
 
 /** Deadlines of a fraction of a second: what an NBD client is told after them is the same as after minutes. */
-const LIMITS = { ...SMALL_LIMITS, attemptMs: 100, readDeadlineMs: 400, writeDeadlineMs: 400 };
+const LIMITS = { ...SMALL_LIMITS, attemptMs: 100, outageTimeoutMs: 400 };
 const FLUSH = { type: COMMAND.FLUSH };
 
 function write(client: RawClient, block: number, text: string): Promise<number> {

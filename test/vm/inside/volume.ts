@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
+import { OUTAGE_DEFAULT_MS } from '../../../guest/volume/limits.ts';
 import { PartyProcess } from '../../../shared/demo/party.ts';
 import { exerciseFileSystem, FILE_SYSTEMS } from '../../scenario/nbd/file-system.ts';
 import { program } from '../../scenario/nbd/program.ts';
@@ -15,6 +17,8 @@ const DEVICE = '/dev/nbd0';
 const POSTERN = `${REPOSITORY}/shared/cli/postern.ts`;
 /** Node starts some twenty times slower here. */
 const STEP_TIMEOUT_MS = 180_000;
+/** More than one attempt at the store, so that requests fail and are tried again. */
+const AWAY_MS = 20_000;
 const folder = mkdtempSync('/tmp/volume-');
 const mountPoint = `${folder}/mounted`;
 
@@ -57,6 +61,29 @@ describe('a volume over AF_VSOCK on the kernel’s own nbd', () => {
       await program('diff', '-r', 'shared', `${mountPoint}/shared`);
       await program('sh', '-ec', `cd ${mountPoint} && sha256sum -c kept.sha256`);
     });
+  });
+
+  it('waits longer for the agent than the agent for the store', () => {
+    const kernelMs = Number(readFileSync('/sys/block/nbd0/queue/io_timeout', 'utf8'));
+    assert.ok(kernelMs > 10 * OUTAGE_DEFAULT_MS, `${kernelMs} ms`);
+  });
+
+  it('waits for a parent that is killed under a mounted file system and comes back', async () => {
+    await mounted(async () => {
+      await program('sh', '-ec', `cd ${mountPoint} && dd if=/dev/urandom of=before bs=1M count=4 && sync`);
+      await parent.kill();
+      // What the kernel holds in memory is no proof of reads.
+      writeFileSync('/proc/sys/vm/drop_caches', '3');
+      const steps = ['cp before after', 'echo missed >>after', 'sync', 'sha256sum -c kept.sha256'];
+      const script = `cd ${mountPoint}\n${steps.join('\n')}`;
+      const application = new PartyProcess('application', ['sh', '-ec', script], STEP_TIMEOUT_MS);
+      await sleep(AWAY_MS);
+      parent = await start('parent', 'parent.up');
+      assert.equal(await application.line(), 'kept: OK');
+      await application.stop();
+      await program('sh', '-ec', `cd ${mountPoint} && (cat before && echo missed) | cmp - after`);
+    });
+    await FILE_SYSTEMS.at(-1)?.checkDevice(DEVICE);
   });
 
   it('loses nothing that was synced when the agent is killed under a mounted file system', async () => {
