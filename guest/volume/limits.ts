@@ -82,7 +82,7 @@ const MIB = 1024 * 1024;
 
 export const DEFAULT_LIMITS: VolumeLimits = {
   dirtyBytes: 32 * MIB,
-  spillBytes: 8 * MIB,
+  spillBytes: 16 * MIB,
   segmentBytes: 8 * MIB,
   inlineBytes: 8 * MIB,
   pipelineCommits: 4,

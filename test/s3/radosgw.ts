@@ -2,7 +2,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -127,9 +127,9 @@ class Cluster implements Radosgw {
   }
 
   async requests(): Promise<{ readonly puts: number; readonly gets: number }> {
-    const socket = this.#path('run/client.rgw.asok');
-    const { stdout } = await run('ceph', ['--admin-daemon', socket, 'perf', 'dump', 'rgw']);
-    const { rgw } = JSON.parse(stdout) as { rgw: { put: number; get: number } };
+    const command = JSON.stringify({ prefix: 'perf dump', logger: 'rgw' });
+    const answer = await askAdminSocket(this.#path('run/client.rgw.asok'), command);
+    const { rgw } = JSON.parse(answer) as { rgw: { put: number; get: number } };
     return { puts: rgw.put, gets: rgw.get };
   }
 
@@ -211,6 +211,15 @@ osd data = ${folder}/osd
 rgw data = ${folder}/rgw
 `;
   }
+}
+
+/** As `ceph --admin-daemon` does, without the second of CPU that it takes: a command and a NUL, a length and JSON. */
+async function askAdminSocket(path: string, command: string): Promise<string> {
+  const socket = connect(path);
+  socket.write(`${command}\0`);
+  const pieces: Buffer[] = [];
+  for await (const piece of socket) pieces.push(piece as Buffer);
+  return Buffer.concat(pieces).subarray(4).toString('utf8');
 }
 
 async function retried(attempt: () => Promise<void>): Promise<void> {

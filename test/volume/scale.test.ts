@@ -16,7 +16,7 @@ const KIB = 1024;
 const SCALED: VolumeLimits = {
   ...DEFAULT_LIMITS,
   dirtyBytes: 2048 * KIB,
-  spillBytes: 512 * KIB,
+  spillBytes: 1024 * KIB,
   segmentBytes: 512 * KIB,
   inlineBytes: 512 * KIB,
   checkpointBlocks: 4096,

@@ -1,45 +1,58 @@
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { attachIn, createIn, type Setting, startParent } from './contestants.ts';
-import { fio, median } from './measure.ts';
+import { fio, median, peakMemoryMib, print } from './measure.ts';
 
 const GIB = 2 ** 30;
-const SIZES = [
-  { name: '1 GiB', sizeBytes: GIB },
-  { name: '1 TiB', sizeBytes: 1024 * GIB },
-];
 const ATTACHES = 5;
-/** Scattered over the whole device, so that the index is as deep and as sparse as it gets. */
-const SCATTER = {
-  name: 'scatter',
-  fio: ['--rw=randwrite', '--bs=64k', '--iodepth=16', '--number_ios=1000', '--end_fsync=1'],
-  unit: 'op/s',
-} as const;
+/** What every volume has written to it at least. */
+const LEAST_MIB = 64;
 
-/** How long our attach takes (locate, claim, commit, anchor; not the start of Node), after scattered writes. */
-export async function attachTimes(setting: Setting, print: (line: string) => void): Promise<void> {
-  print('\nattach with 62 MiB scattered over the volume, ms (median, slowest)');
+interface Case {
+  readonly kind: 'directory' | 's3';
+  readonly sizeBytes: number;
+  readonly writtenMib: number;
+}
+
+/**
+ * How long our attach takes (locate, claim, commit, anchor; not the start of Node), after writes that were scattered over the
+ * whole device, so that the index is as deep and as sparse as it gets. The large one is in a directory: the radosgw's
+ * memory does not hold it.
+ */
+export async function attachTimes(setting: Setting, mostMib: number): Promise<void> {
+  print(
+    '\nattach after writes scattered over the volume, ms (median, slowest); most memory of the writing guest, MiB',
+  );
+  const cases: Case[] = [];
   for (const kind of ['directory', 's3'] as const) {
-    for (const { name, sizeBytes } of SIZES) {
-      const folder = join(setting.folder, `attach-${kind}-${name.replace(' ', '')}`);
-      const here = { ...setting, folder, sizeBytes };
-      const parent = await startParent(here, kind);
-      try {
-        await createIn(here);
-        const times = await timesOf(folder, sizeBytes);
-        const slowest = Math.max(...times).toFixed(0);
-        print(
-          `  ${`${name}, ${kind}`.padEnd(22)}${median(times).toFixed(0).padStart(6)}${slowest.padStart(6)}`,
-        );
-      } finally {
-        await parent.stop();
-      }
+    for (const gib of [1, 100, 1024]) cases.push({ kind, sizeBytes: gib * GIB, writtenMib: LEAST_MIB });
+  }
+  cases.push({ kind: 'directory', sizeBytes: 1024 * GIB, writtenMib: mostMib });
+  for (const [index, one] of cases.entries()) {
+    const folder = join(setting.folder, `attach-${index}`);
+    const here = { ...setting, folder, sizeBytes: one.sizeBytes };
+    const parent = await startParent(here, one.kind);
+    try {
+      await createIn(here);
+      report(one, await timesOf(folder, one));
+    } finally {
+      await parent.stop();
+      await rm(folder, { recursive: true });
     }
   }
 }
 
-async function timesOf(folder: string, sizeBytes: number): Promise<number[]> {
+async function timesOf(
+  folder: string,
+  { sizeBytes, writtenMib }: Case,
+): Promise<{ times: number[]; mib: number }> {
   const writer = await attachIn(folder);
-  await fio(writer.nbdSocket, SCATTER, sizeBytes, undefined);
+  // 64 KiB where that is quick; 1 MiB where there is much of it.
+  const kib = writtenMib > LEAST_MIB ? 1024 : 64;
+  const count = (writtenMib * 1024) / kib;
+  const options = ['--rw=randwrite', `--bs=${kib}k`, '--iodepth=8', `--number_ios=${count}`, '--end_fsync=1'];
+  await fio(writer.nbdSocket, { name: 'scatter', fio: options, unit: 'op/s' }, sizeBytes, undefined);
+  const [mib = Number.NaN] = await peakMemoryMib([writer.child.pid ?? 0]);
   await writer.detach();
   const times: number[] = [];
   for (let attach = 0; attach < ATTACHES; attach += 1) {
@@ -47,5 +60,13 @@ async function timesOf(folder: string, sizeBytes: number): Promise<number[]> {
     times.push(guest.attachMs);
     await guest.detach();
   }
-  return times;
+  return { times, mib };
+}
+
+function report(
+  { kind, sizeBytes, writtenMib }: Case,
+  { times, mib }: { times: number[]; mib: number },
+): void {
+  const cells = [median(times), Math.max(...times), mib].map((cell) => cell.toFixed(0).padStart(7));
+  print(`  ${`${sizeBytes / GIB} GiB, ${kind}, ${writtenMib} MiB written`.padEnd(44)}${cells.join('')}`);
 }
