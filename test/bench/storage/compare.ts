@@ -1,7 +1,16 @@
 import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Contestant, Requests, Setting } from './contestants.ts';
-import { cpuSeconds, fio, median, peakMemoryMib, print, WORKLOADS, type Workload } from './measure.ts';
+import {
+  cpuSeconds,
+  fio,
+  flushName,
+  median,
+  peakMemoryMib,
+  print,
+  WORKLOADS,
+  type Workload,
+} from './measure.ts';
 
 const MIB = 1024 * 1024;
 /** Longer than s3backer holds a write back; and in all as long as its 64 MiB take. */
@@ -26,8 +35,16 @@ export interface Course {
   readonly seconds: number;
 }
 
-/** Every workload on every contestant, in turn within each round; prints medians over the rounds. */
-export async function compare({ setting, contestants, rounds, seconds }: Course): Promise<void> {
+/**
+ * Every workload on every contestant, in turn within each round; prints medians over the rounds.
+ * @returns our flushes a second on the S3 server, so many at a time
+ */
+export async function compare({
+  setting,
+  contestants,
+  rounds,
+  seconds,
+}: Course): Promise<(jobs: number) => number> {
   const load = loadavg()[0]?.toFixed(1);
   print(
     `${availableParallelism()} cores, load ${load} before; ${rounds} rounds of ${seconds} s on ${setting.sizeBytes / MIB} MiB; medians`,
@@ -60,6 +77,7 @@ export async function compare({ setting, contestants, rounds, seconds }: Course)
     }
   }
   await memory('everything', contestants);
+  return (jobs) => median((samples.get(`${flushName(jobs)}/${BASE}`) ?? []).map(({ rate }) => rate));
 }
 
 /** The kernel's high-water mark (VmHWM): all that a process ever had resident, its program and its heap included. */

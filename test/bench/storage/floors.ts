@@ -11,7 +11,11 @@ const COMMIT_BYTES = 4800;
 const SEGMENT_BYTES = 8 * MIB;
 
 /** What the same machine does at the same time without us: the bare store, and the disk of the directory and of the anchor. */
-export async function floors(setting: Setting, count: number): Promise<void> {
+export async function floors(
+  setting: Setting,
+  count: number,
+  flushRate: (jobs: number) => number,
+): Promise<void> {
   print('\nfloors, measured without any of ours but the S3 client');
   const bucket = await openBucketStore(setting.server);
   const small = randomBytes(COMMIT_BYTES);
@@ -19,8 +23,13 @@ export async function floors(setting: Setting, count: number): Promise<void> {
   const put = (body: Buffer) => (key: string) => bucket.store.putIfAbsent(key, body);
   const get = (key: string) => bucket.store.get(key, { range: { offset: 0, length: MIB } });
   try {
-    for (const depth of [1, 16])
-      await puts(`PUT ${COMMIT_BYTES} bytes, ${depth} at a time`, count, depth, put(small));
+    // The best that a flush could be, with one PUT each and no sharing.
+    for (const depth of [1, 16]) {
+      const rate = await puts(`PUT ${COMMIT_BYTES} bytes, ${depth} at a time`, count, depth, put(small));
+      print(
+        `    write + flush of ours at ${depth} at a time was ${(flushRate(depth) / rate).toFixed(2)} of it`,
+      );
+    }
     await puts('PUT 8 MiB, 3 at a time', 12, 3, put(large), 'large');
     await puts('GET 1 MiB, 8 at a time', count / 2, 8, () => get('large/0'));
   } finally {
@@ -38,10 +47,12 @@ async function puts(
   depth: number,
   work: (key: string) => Promise<unknown>,
   prefix = `floor-${runs}`,
-): Promise<void> {
+): Promise<number> {
   runs += 1;
   const latencies: number[] = [];
   let next = 0;
+  // The first request opens the connection.
+  await work(`${prefix}/first`);
   const start = performance.now();
   const one = async (): Promise<void> => {
     while (next < count) {
@@ -58,6 +69,7 @@ async function puts(
   const rate = (count * 1000) / (performance.now() - start);
   const each = `p50 ${median(latencies).toFixed(1)} ms, client's CPU ${((user + system) / 1000 / count).toFixed(1)} ms`;
   print(`  ${`radosgw, ${name}`.padEnd(44)}${rate.toFixed(0).padStart(7)}/s  ${each}`);
+  return rate;
 }
 
 /** One curl, one connection, one object after another. */

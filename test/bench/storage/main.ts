@@ -45,8 +45,8 @@ const contestants: Contestant[] = [];
 try {
   contestants.push(await startPostern(setting, 's3'), await startPostern(setting, 'directory'));
   contestants.push(await startMemory(setting), await startNbdkitS3(setting), await startS3backer(setting));
-  await compare({ setting, contestants, rounds, seconds });
-  await floors(setting, floorCount);
+  const flushRate = await compare({ setting, contestants, rounds, seconds });
+  await floors(setting, floorCount, flushRate);
   await attachTimes(setting, writtenMib);
   const minutes = (performance.now() - startMs) / 60_000;
   print(`\n${minutes.toFixed(1)} minutes, load ${loadavg()[0]?.toFixed(1)} after`);

@@ -53,9 +53,13 @@ export const WORKLOADS: readonly Workload[] = [
   // A flush drains fio's queue: sixteen writers that flush are sixteen jobs, not one of depth 16.
   ...[1, 16].map((jobs): Workload => {
     const fio = ['--rw=randwrite', '--bs=4k', '--iodepth=1', '--fsync=1', `--numjobs=${jobs}`];
-    return { name: `write + flush, 4 KiB, ${jobs} at a time`, fio, unit: 'op/s' };
+    return { name: flushName(jobs), fio, unit: 'op/s' };
   }),
 ];
+
+export function flushName(jobs: number): string {
+  return `write + flush, 4 KiB, ${jobs} at a time`;
+}
 
 export interface FioTotals {
   readonly operations: number;
