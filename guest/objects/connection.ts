@@ -1,5 +1,5 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
-import { allocateBody } from '../../shared/objects/bodies.ts';
+import { abandonBody, allocateBody } from '../../shared/objects/bodies.ts';
 import { ambiguous, corrupt, unavailable } from '../../shared/objects/failure.ts';
 import { receiveBytes } from '../../shared/objects/receive.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
@@ -32,6 +32,8 @@ interface Outstanding {
   sending: Buffer;
   /** The body was handed to the writer. */
   started: boolean;
+  /** The kernel has every byte of it. */
+  isWritten: boolean;
   granted: boolean;
   /** Undefined once the caller has its answer, or gave up: then the rest is read and dropped. */
   settle: { resolve(answer: Answer): void; reject(error: PosternError): void } | undefined;
@@ -128,6 +130,7 @@ export class ObjectConnection {
         request,
         sending,
         started: false,
+        isWritten: false,
         granted: false,
         settle,
         arriving: undefined,
@@ -147,7 +150,17 @@ export class ObjectConnection {
 
   #sendBody(requestId: number, outstanding: Outstanding): void {
     outstanding.started = true;
-    void this.#writer.sendBody(requestId, outstanding.sending);
+    void this.#writer.sendBody(requestId, outstanding.sending).then((end) => {
+      outstanding.isWritten = end === 'sent';
+    });
+  }
+
+  /**
+   * A parent may answer, or lose, a PUT whose last bytes the kernel has not taken yet, and read what their memory holds by
+   * then. So nothing else is ever put into that.
+   */
+  #letGo({ sending, started, isWritten }: Outstanding): void {
+    if (started && !isWritten) abandonBody(sending);
   }
 
   /** Every byte of a PUT is with the stream: whether it happens is up to the parent. */
@@ -161,6 +174,7 @@ export class ObjectConnection {
     const { settle } = outstanding;
     const error = lossOf(this.#isSent(requestId, outstanding), unavailable('given up', reason));
     outstanding.settle = undefined;
+    this.#letGo(outstanding);
     outstanding.sending = NOTHING;
     if (outstanding.arriving !== undefined) outstanding.arriving.body = NOTHING;
     this.#writer.dropBody(requestId);
@@ -266,6 +280,7 @@ export class ObjectConnection {
 
   #finish(requestId: number, outstanding: Outstanding, reply: ObjectReply, body: Buffer): void {
     this.#outstanding.delete(requestId);
+    this.#letGo(outstanding);
     this.#writer.dropBody(requestId);
     clearTimeout(outstanding.cancelTimer);
     outstanding.settle?.resolve({ reply, body });
@@ -286,6 +301,7 @@ export class ObjectConnection {
     this.#welcome.reject(error);
     for (const [requestId, outstanding] of this.#outstanding) {
       clearTimeout(outstanding.cancelTimer);
+      this.#letGo(outstanding);
       outstanding.settle?.reject(lossOf(this.#isSent(requestId, outstanding), error));
       outstanding.settle = undefined;
     }

@@ -90,8 +90,9 @@ export class Operations {
       const status = await this.#options.store.putIfAbsent(key, served.body.bytes, {
         signal: served.controller.signal,
       });
-      // Only after a plain answer: a PUT that failed may still be on its way somewhere.
-      recycleBody(served.body.bytes);
+      // A PUT that failed may still be on its way somewhere, and one that met another object was perhaps refused before it
+      // was read to its end.
+      if (status === 'created') recycleBody(served.body.bytes);
       await this.#reply(requestId, { status });
     } finally {
       this.#budget.release(budgetBytes);

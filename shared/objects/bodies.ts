@@ -40,3 +40,8 @@ export function recycleBody(body: Buffer): void {
   idle.set(store.byteLength, stores);
   idleBytes += store.byteLength;
 }
+
+/** Says that a write of the body may never end: from now on `recycleBody` leaves its memory to the garbage collector. */
+export function abandonBody(body: Buffer): void {
+  lent.delete(body.buffer);
+}

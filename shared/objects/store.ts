@@ -19,8 +19,8 @@ export interface ObjectStore {
   putIfAbsent(key: string, bytes: Buffer, options?: StoreOptions): Promise<'created' | 'exists'>;
   /**
    * The whole object, or exactly `range.length` bytes of it; a range behind the object's end, or a shorter answer, is
-   * ERR_STORE_CORRUPT. The caller owns the buffer, and may give it to `recycleBody` when done (bodies.ts). Give the range wherever the length is known: without one, memory
-   * for the largest object is set aside at both ends.
+   * ERR_STORE_CORRUPT. The caller owns the buffer, and may give it to `recycleBody` when done (bodies.ts). Give the range
+   * wherever the length is known: without one, memory for the largest object is set aside at both ends.
    */
   get(key: string, options?: StoreOptions & { readonly range?: ByteRange }): Promise<Buffer | undefined>;
   head(key: string, options?: StoreOptions): Promise<{ readonly sizeBytes: number } | undefined>;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { connectRelay, type Relay, type RelayOptions } from '../../../guest/objects/client.ts';
 import { PosternError } from '../../../shared/errors.ts';
+import { allocateBody, recycleBody } from '../../../shared/objects/bodies.ts';
 import { claimObject } from '../../../shared/objects/claim.ts';
 import { createMemoryStore, MemoryObjects } from '../../../shared/objects/memory.ts';
 import { retryingStore } from '../../../shared/objects/retry.ts';
@@ -208,6 +209,27 @@ describe('relay client against a hostile parent', () => {
     relay.close();
   });
 
+  it('created before the kernel has the body: nothing else is ever put where the rest of it is sent from', async () => {
+    let createdCount = 0;
+    let refusedCount = 0;
+    // How much the kernel takes without a reader is its own affair: some of these answers come while the rest of the body
+    // waits in the guest's stream, earlier ones are refused, later ones find nothing left.
+    for (let unreadBytes = 0; unreadBytes <= 320 * 1024; unreadBytes += 32 * 1024) {
+      for (let bodyBytes = BODY_BYTES; bodyBytes > BODY_BYTES - 256 * 1024; bodyBytes -= 24 * 1024) {
+        const { answer, foreignBytes } = await guessedPut(unreadBytes, bodyBytes);
+        assert.equal(foreignBytes, 0, `answered with ${unreadBytes} bytes unread: ${answer}`);
+        if (answer === 'created') createdCount += 1;
+        else refusedCount += 1;
+      }
+    }
+    assert.ok(createdCount > 0 && refusedCount > 0);
+  });
+
+  it('created by a parent that read the body: its memory is used again', async () => {
+    const { answer, isReused } = await guessedPut(0);
+    assert.deepEqual([answer, isReused], ['created', true]);
+  });
+
   it('a lost stream: GET unavailable, a PUT whose body went ambiguous, one whose body did not unavailable', async () => {
     const relay = withParent((parent, _, request) => {
       if (request.op === 'delete') parent.stream.destroy();
@@ -321,6 +343,57 @@ describe('relay client against a hostile parent', () => {
     close();
   });
 });
+
+const BODY_BYTES = 1024 * 1024;
+
+/**
+ * A PUT that the parent answers with `created` while it has not read so many bytes of it. Once it is answered the guest uses
+ * the memory of the body again, for other bytes, and the parent reads on: how many of those does it see?
+ */
+async function guessedPut(unreadBytes: number, bodyBytes = BODY_BYTES) {
+  const [guest, parent] = streamPair();
+  const ended = Promise.withResolvers<void>();
+  let receivedBytes = 0;
+  let foreignBytes = 0;
+  let isAnswered = false;
+  const say = (frame: ObjectFrame): boolean => parent.write(encodeObjectFrame(frame));
+  const decoder = new ObjectFrameDecoder({
+    frame(frame) {
+      if (frame.type === 'hello') say({ type: 'welcome', version: 1, maxRequests: 64 });
+      if (frame.type === 'request') say({ type: 'grant', requestId: frame.requestId });
+    },
+    data(requestId, piece) {
+      receivedBytes += piece.length;
+      for (const byte of piece) if (byte !== 0x11) foreignBytes += 1;
+      if (receivedBytes === bodyBytes) ended.resolve();
+      if (isAnswered || receivedBytes < bodyBytes - unreadBytes) return;
+      isAnswered = true;
+      parent.pause();
+      // Once nothing moves any more.
+      let turns = 20;
+      const wait = (): void => {
+        turns -= 1;
+        if (turns > 0) setImmediate(wait);
+        else say({ type: 'reply', requestId, reply: { status: 'created' } });
+      };
+      wait();
+    },
+  });
+  parent.on('data', (piece: Buffer) => decoder.push(piece)).on('error', () => {});
+  for (const event of ['end', 'close']) parent.once(event, () => ended.resolve());
+  const relay = connectRelay({ open: async () => guest, streamCount: 1 });
+  const body = allocateBody(bodyBytes).fill(0x11);
+  const answer = await relay.store
+    .putIfAbsent('v/a', body)
+    .catch((error: unknown) => (error as PosternError).code);
+  recycleBody(body);
+  const other = allocateBody(bodyBytes).fill(0x22);
+  parent.resume();
+  await ended.promise;
+  relay.close();
+  parent.destroy();
+  return { answer, foreignBytes, isReused: other.buffer === body.buffer };
+}
 
 function page(objects: { key: string; sizeBytes: number }[]): OnRequest {
   return (parent, id) => {
