@@ -20,7 +20,8 @@ import { encodeHead, HEAD_FILE_BYTES, newestHead, slotOffset, type TurnedHead } 
 const LOCK_TIMEOUT_MS = 5000;
 const LOCK_POLL_MS = 10;
 
-const dataSync = promisify(fdatasync);
+type Sync = (fd: number) => Promise<void>;
+const dataSync: Sync = promisify(fdatasync);
 
 /**
  * Heads in a folder, a file each (file.md). Durable, and no protection at all: whoever can write the folder can turn every
@@ -32,9 +33,14 @@ const dataSync = promisify(fdatasync);
 export class FileAnchor implements Anchor {
   readonly capabilities = { kind: 'file', production: false, maxLeaves: Number.MAX_SAFE_INTEGER } as const;
   readonly #folder: string;
+  readonly #sync: Sync;
+  /** Turns that this process saw reach the disk, by file. */
+  readonly #synced = new Map<string, number>();
 
-  constructor(folder: string) {
+  /** `sync` is for tests that look at what is on the disk when. */
+  constructor(folder: string, sync: Sync = dataSync) {
     this.#folder = folder;
+    this.#sync = sync;
   }
 
   async create(volume: AnchorVolume, first: AnchorHead): Promise<'created' | 'exists'> {
@@ -69,11 +75,31 @@ export class FileAnchor implements Anchor {
       if (fd === undefined) return { outcome: 'conflict', head: undefined };
       try {
         await lock(fd, path);
-        return await move(fd, load(fd, path), step.from, last);
+        return await this.#move(fd, path, step.from, last);
       } finally {
         closeSync(fd);
       }
     });
+  }
+
+  /** Under the lock: from `from` to `last`, on the disk when it resolves. */
+  async #move(fd: number, path: string, from: AnchorHead, last: AnchorHead): Promise<AnchorResult> {
+    const now = load(fd, path);
+    const isThere = equalHeads(now.head, last);
+    if (!isThere && !equalHeads(now.head, from)) return { outcome: 'conflict', head: now.head };
+    // Whoever wrote it may have died, or failed, before it was on the disk: again, before the one under it is given up.
+    if (isThere || this.#synced.get(path) !== now.turn) await this.#write(fd, path, now);
+    if (!isThere) await this.#write(fd, path, { turn: now.turn + 1, head: last });
+    return { outcome: 'advanced' };
+  }
+
+  async #write(fd: number, path: string, record: TurnedHead): Promise<void> {
+    this.#synced.delete(path);
+    const bytes = encodeHead(record);
+    const written = writeSync(fd, bytes, 0, bytes.length, slotOffset(record.turn));
+    if (written !== bytes.length) throw new PosternError('ERR_ANCHOR_UNAVAILABLE', 'a record was cut short');
+    await this.#sync(fd);
+    this.#synced.set(path, record.turn);
   }
 
   #path(volume: AnchorVolume): string {
@@ -112,19 +138,6 @@ export class FileAnchor implements Anchor {
       );
     }
   }
-}
-
-/** Under the lock: from `from` to `last`, on the disk when it resolves. */
-async function move(fd: number, now: TurnedHead, from: AnchorHead, last: AnchorHead): Promise<AnchorResult> {
-  const isThere = equalHeads(now.head, last);
-  if (!isThere && !equalHeads(now.head, from)) return { outcome: 'conflict', head: now.head };
-  // One that is there already is written again: whoever wrote it may have died, or failed, before it was on the disk.
-  const next = isThere ? now : { turn: now.turn + 1, head: last };
-  const bytes = encodeHead(next);
-  const written = writeSync(fd, bytes, 0, bytes.length, slotOffset(next.turn));
-  if (written !== bytes.length) throw new PosternError('ERR_ANCHOR_UNAVAILABLE', 'a record was cut short');
-  await dataSync(fd);
-  return { outcome: 'advanced' };
 }
 
 /** @throws ERR_ANCHOR_CORRUPT */

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { FileAnchor } from '../../guest/counter/file.ts';
 import { SLOT_BYTES } from '../../guest/counter/file-head.ts';
+import { PosternError } from '../../shared/errors.ts';
 import { tryLock } from '../../shared/transport/native/libc.ts';
 import { anchorConformance, SampleLog } from '../conformance/anchor.ts';
 import { AnchorHeads, MemoryAnchor } from '../volume/memory-anchor.ts';
@@ -59,6 +60,38 @@ test('a record that a crash tore leaves the one before it, from which the same a
     }
     log.follow(step.leaves);
   }
+});
+
+test('a record that was written and not synced is on the disk before the slot of the one before it is given up', async () => {
+  const { log, path } = await created();
+  const first = log.step([log.leaf(1)]);
+  await new FileAnchor(folder).advance(log.volume, first);
+  log.follow(first.leaves);
+  const durable = await readFile(path);
+  // Its writer dies after the write: what it wrote is in the page cache alone.
+  let syncCount = 0;
+  const dying = new FileAnchor(folder, async () => {
+    syncCount += 1;
+    if (syncCount === 2) throw new PosternError('ERR_ANCHOR_UNAVAILABLE', 'killed');
+  });
+  const second = log.step([log.leaf(2)]);
+  await assert.rejects(dying.advance(log.volume, second), { code: 'ERR_ANCHOR_UNAVAILABLE' });
+  log.follow(second.leaves);
+  const slotOf = (bytes: Buffer, turn: number): Buffer =>
+    bytes.subarray((turn % 2) * SLOT_BYTES).subarray(0, 96);
+  const synced: Buffer[] = [];
+  const next = new FileAnchor(folder, async () => {
+    synced.push(await readFile(path));
+  });
+  const third = log.step([log.leaf(3)]);
+  assert.deepEqual(await next.advance(log.volume, third), { outcome: 'advanced' });
+  log.follow(third.leaves);
+  // Until the first sync has ended, the record of turn 2, the newest that is surely on the disk, stands where it stood.
+  assert.equal(synced.length, 2);
+  assert.deepEqual(slotOf(synced[0] ?? Buffer.alloc(0), 2), slotOf(durable, 2));
+  // What this process saw reach the disk itself is written once.
+  assert.deepEqual(await next.advance(log.volume, log.step([log.leaf(4)])), { outcome: 'advanced' });
+  assert.equal(synced.length, 3);
 });
 
 test('an advance waits for the lock of another, which ends with its holder', async () => {
