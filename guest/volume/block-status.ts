@@ -1,16 +1,16 @@
 import type { BlockExtent } from '../nbd/device.ts';
 import type { VolumeIndex } from './index/volume-index.ts';
 import { BLOCK_BYTES, PAGE_ENTRIES } from './limits.ts';
-import type { Memory } from './memory.ts';
+import type { MemoryView } from './memory.ts';
 
 /** Extents of one answer; the client asks again for the rest. */
 const EXTENTS_MAX = 512;
 /** Leaves looked at for one answer. */
 const LEAVES_MAX = 256;
 
-/** Holes and data from `offset` on, joined where they touch. */
+/** Holes and data from `offset` on, joined where they touch. `memory` is of before the index was asked for the first time. */
 export async function blockStatus(
-  memory: Memory,
+  memory: MemoryView,
   index: VolumeIndex,
   offset: number,
   length: number,

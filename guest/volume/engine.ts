@@ -114,7 +114,7 @@ export class Volume implements BlockDevice {
   async blockStatus(offset: number, length: number): Promise<readonly BlockExtent[]> {
     this.parts.health.checkRead();
     this.#checkRange(offset, length);
-    return blockStatus(this.parts.memory, this.parts.index, offset, length);
+    return blockStatus(this.parts.memory.view(), this.parts.index, offset, length);
   }
 
   async cache(offset: number, length: number): Promise<void> {

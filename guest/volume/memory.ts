@@ -18,6 +18,32 @@ export class Layer {
 }
 
 /**
+ * What memory says at one moment, for who asks the index after it: a layer that reaches the index meanwhile, and leaves memory,
+ * is still in the view. The other way round such a layer would be in neither.
+ */
+export class MemoryView {
+  readonly #layers: readonly Layer[];
+
+  /** Newest first. */
+  constructor(layers: readonly Layer[]) {
+    this.#layers = layers;
+  }
+
+  find(block: number): 'data' | 'hole' | undefined {
+    for (const layer of this.#layers) {
+      const found = findIn(layer, block);
+      if (found !== undefined) return found === 'hole' ? found : 'data';
+    }
+    return undefined;
+  }
+
+  /** True when some layer has something to say of the range. */
+  touches(start: number, end: number): boolean {
+    return this.#layers.some((layer) => layerTouches(layer, start, end));
+  }
+}
+
+/**
  * What is not in the store yet: the layer that takes writes, and above the store the frozen ones, oldest first, each
  * until its batch has settled.
  */
@@ -55,9 +81,8 @@ export class Memory {
     return undefined;
   }
 
-  /** True when some layer has something to say of the range. */
-  touches(start: number, end: number): boolean {
-    return [this.#dirty, ...this.#frozen].some((layer) => layerTouches(layer, start, end));
+  view(): MemoryView {
+    return new MemoryView([this.#dirty, ...this.#frozen.toReversed()]);
   }
 
   /**

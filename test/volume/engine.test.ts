@@ -4,6 +4,7 @@ import { attachVolume } from '../../guest/volume/attach.ts';
 import { createVolume } from '../../guest/volume/create.ts';
 import type { Volume } from '../../guest/volume/engine.ts';
 import { BLOCK_BYTES } from '../../guest/volume/limits.ts';
+import { wrapStore } from '../../shared/objects/around.ts';
 import { World } from './world.ts';
 
 const SIZE = 4 * 1024 * 1024 + 512;
@@ -162,6 +163,41 @@ test('a partial write never brings back what was overwritten while the rest of i
       volume.close();
     });
   }
+});
+
+test('data that reaches the store while somebody looks for holes is no hole', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(SIZE));
+    const before = await attached(world);
+    await before.write(0, Buffer.alloc(BLOCK_BYTES, 1), NO);
+    await before.parts.checkpointer.request();
+    await before.detach();
+    // The page of the index that tells what is a hole comes late, the flush does not.
+    let isSlow = false;
+    world.store = wrapStore(world.store, async ({ operation, signal }, run) => {
+      if (isSlow && operation === 'get') await world.clock.sleep(5000);
+      return run(signal);
+    });
+    const volume = await attached(world);
+    // Brings the pages above that one into memory.
+    await volume.blockStatus(600 * BLOCK_BYTES, BLOCK_BYTES);
+    isSlow = true;
+    await volume.write(5 * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, 2), NO);
+    const looking = volume.blockStatus(0, 8 * BLOCK_BYTES);
+    const lookingFarOff = volume.blockStatus(5 * BLOCK_BYTES, 3 * BLOCK_BYTES);
+    await volume.flush();
+    assert.equal(volume.parts.memory.usedBytes, 0);
+    const told = (await looking).map(({ length, hole }) => [length / BLOCK_BYTES, hole]);
+    assert.deepEqual(told, [
+      [1, false],
+      [4, true],
+      [1, false],
+      [2, true],
+    ]);
+    assert.deepEqual((await lookingFarOff)[0], { length: BLOCK_BYTES, hole: false, zero: false });
+    volume.close();
+  });
 });
 
 test('what is given back up to an odd end is a hole up to that end, and zeros when the volume grows', async () => {
