@@ -44,6 +44,8 @@ export class Checkpointer {
   #coversSeq: number;
   #running: Promise<void> | undefined;
   #wanted: Wanted[] = [];
+  /** Of snapshots that are asked for and not made yet. */
+  readonly #wantedNames = new Set<string>();
   checkpointCount = 0;
 
   constructor(checkpoint: Checkpoint, tailCommits: number, parts: CheckpointerParts) {
@@ -72,6 +74,16 @@ export class Checkpointer {
     return this.#snapshots;
   }
 
+  /** Snapshots that are being made count. */
+  get snapshotCount(): number {
+    return this.#snapshots.length + this.#wantedNames.size;
+  }
+
+  /** Whether a snapshot has that name, or is to have it. */
+  isTaken(name: string): boolean {
+    return this.#wantedNames.has(name) || this.#snapshots.some((snapshot) => snapshot.name === name);
+  }
+
   get tailCommits(): number {
     return this.#tailCommits;
   }
@@ -94,7 +106,12 @@ export class Checkpointer {
   request(wish: CheckpointWish = {}): Promise<void> {
     this.#parts.health.check();
     const done = Promise.withResolvers<void>();
-    done.promise.catch(() => undefined);
+    const name = wish.snapshot?.name;
+    if (name !== undefined) this.#wantedNames.add(name);
+    const settle = (): void => {
+      if (name !== undefined) this.#wantedNames.delete(name);
+    };
+    done.promise.then(settle, settle);
     this.#wanted.push({ wish, fromSeq: this.#parts.committer.nextSeq, done });
     if (this.#running === undefined) void this.#parts.committer.commit({});
     return done.promise;

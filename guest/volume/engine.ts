@@ -56,6 +56,8 @@ export class Volume implements BlockDevice {
   readonly parts: VolumeParts;
   readonly #readAhead: ReadAhead;
   #sizeBytes: number;
+  /** What a `grow` under way makes of it; 0 when none is. */
+  #growingToBytes = 0;
   /** Set while a restore changes the volume under everybody's feet. */
   #isExclusive = false;
   readonly #writing = new Set<Promise<void>>();
@@ -157,14 +159,19 @@ export class Volume implements BlockDevice {
 
   /** @throws ERR_VOLUME_RANGE when it would cut off what is there, or is more than there can be */
   async grow(sizeBytes: number): Promise<void> {
-    if (sizeBytes < this.#sizeBytes) {
-      throw new PosternError('ERR_VOLUME_RANGE', `${sizeBytes} bytes are fewer than ${this.#sizeBytes}`);
+    const leastBytes = Math.max(this.#sizeBytes, this.#growingToBytes);
+    if (sizeBytes < leastBytes) {
+      throw new PosternError('ERR_VOLUME_RANGE', `${sizeBytes} bytes are fewer than ${leastBytes}`);
     }
     if (!Number.isSafeInteger(sizeBytes) || sizeBytes > VOLUME_MAX_BYTES) {
       throw new PosternError('ERR_VOLUME_RANGE', `${sizeBytes} bytes are more than ${VOLUME_MAX_BYTES}`);
     }
+    this.#growingToBytes = sizeBytes;
     await this.parts.committer.commit({ sizeBytes });
-    this.#sizeBytes = sizeBytes;
+    // Holes that were begun up to the old end take all of its block, which others may write to from now on.
+    await Promise.allSettled(this.#writing);
+    this.#sizeBytes = Math.max(this.#sizeBytes, sizeBytes);
+    if (this.#growingToBytes === sizeBytes) this.#growingToBytes = 0;
   }
 
   async #change(offset: number, length: number, work: () => Promise<void>): Promise<void> {
@@ -183,7 +190,8 @@ export class Volume implements BlockDevice {
   /** To the end of the volume is to the end of its last block, which nobody else shares: it becomes a hole as well. */
   #toClear(offset: number, length: number): number {
     const end = offset + length;
-    return end === this.#sizeBytes ? Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES - offset : length;
+    const isLast = end === this.#sizeBytes && this.#growingToBytes === 0;
+    return isLast ? Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES - offset : length;
   }
 
   #checkRange(offset: number, length: number): void {

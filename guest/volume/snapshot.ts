@@ -17,10 +17,10 @@ export async function createSnapshot(volume: Volume, name: string): Promise<void
   if (nameBytes < 1 || nameBytes > SNAPSHOT_NAME_MAX_BYTES) {
     throw new PosternError('ERR_VOLUME_LIMIT', `a snapshot's name has 1 to ${SNAPSHOT_NAME_MAX_BYTES} bytes`);
   }
-  if (checkpointer.snapshots.some((snapshot) => snapshot.name === name)) {
+  if (checkpointer.isTaken(name)) {
     throw new PosternError('ERR_VOLUME_SNAPSHOT', `there is a snapshot ${name} already`);
   }
-  if (checkpointer.snapshots.length >= SNAPSHOTS_MAX) {
+  if (checkpointer.snapshotCount >= SNAPSHOTS_MAX) {
     throw new PosternError('ERR_VOLUME_LIMIT', `a volume has at most ${SNAPSHOTS_MAX} snapshots`);
   }
   const id = environment.random(SNAPSHOT_ID_BYTES);

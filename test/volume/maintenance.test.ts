@@ -15,6 +15,7 @@ import {
   restoreMessage,
   restoreSnapshot,
 } from '../../guest/volume/snapshot.ts';
+import { wrapStore } from '../../shared/objects/around.ts';
 import { World } from './world.ts';
 
 const SIZE = 16 * 1024 * 1024;
@@ -80,6 +81,50 @@ test('with an owner in the header a restore needs their token, which works once'
     const third = await attachVolume(world.access());
     await assert.rejects(restoreSnapshot(third, 'one', token), refused);
     await third.detach();
+  });
+});
+
+test('of two snapshots of one name at once, and of a growth below another, only the first is made', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(4 * BLOCK_BYTES));
+    const volume = await attachVolume(world.access());
+    const snapshots = await Promise.allSettled([createSnapshot(volume, 'a'), createSnapshot(volume, 'a')]);
+    assert.deepEqual(
+      snapshots.map(({ status }) => status),
+      ['fulfilled', 'rejected'],
+    );
+    assert.equal(volume.parts.checkpointer.snapshots.length, 1);
+    const sizes = [16, 8].map((blocks) => volume.grow(blocks * BLOCK_BYTES));
+    assert.deepEqual(
+      (await Promise.allSettled(sizes)).map(({ status }) => status),
+      ['fulfilled', 'rejected'],
+    );
+    assert.equal(volume.sizeBytes, 16 * BLOCK_BYTES);
+    await volume.detach();
+    assert.equal((await attachVolume(world.access())).sizeBytes, 16 * BLOCK_BYTES);
+  });
+});
+
+test('a hole up to the old end that is made while the volume grows leaves what is written behind that', async () => {
+  const world = new World();
+  world.store = wrapStore(world.store, async ({ operation, signal }, run) => {
+    if (operation === 'get') await world.clock.sleep(5000);
+    return run(signal);
+  });
+  await world.run(async () => {
+    await createVolume(world.creation(BLOCK_BYTES + 512));
+    const volume = await attachVolume(world.access());
+    await volume.write(0, Buffer.alloc(BLOCK_BYTES + 512, 1), { fua: true });
+    // The half block that it begins with has to be fetched, so that the hole comes late.
+    const hole = volume.trim(BLOCK_BYTES / 2, BLOCK_BYTES / 2 + 512, { fua: false });
+    await volume.grow(4 * BLOCK_BYTES);
+    const tail = Buffer.alloc(BLOCK_BYTES - 512, 2);
+    await volume.write(BLOCK_BYTES + 512, tail, { fua: false });
+    await hole;
+    assert.deepEqual(await volume.read(BLOCK_BYTES + 512, tail.length), tail);
+    assert.deepEqual(await volume.read(BLOCK_BYTES, 512), Buffer.alloc(512));
+    volume.close();
   });
 });
 
