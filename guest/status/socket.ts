@@ -13,7 +13,7 @@ export const STATUS_TIMEOUT_MS = 3_000;
 
 /** The longest order names a volume and a snapshot. */
 const ORDER_MAX_BYTES = 4096;
-/** What an order changes has to be stored and anchored: longer than the engine tries that before it gives up. */
+/** What an order changes has to be stored and anchored. A store that is out of reach may hold it up for longer than a person waits. */
 const ORDER_TIMEOUT_MS = 150_000;
 
 export interface StatusSource {
@@ -135,7 +135,8 @@ function ask<Reply>(path: string, text: string, timeoutMs: number): Promise<Repl
       const message = `no agent answers at ${path}: ${why}`;
       reject(new PosternError('ERR_TRANSPORT_REFUSED', message, cause === undefined ? {} : { cause }));
     };
-    socket.setTimeout(timeoutMs, () => refuse('it says nothing'));
+    const silence = text === '' ? 'it says nothing' : 'it is not done with the order yet, and may still be';
+    socket.setTimeout(timeoutMs, () => refuse(silence));
     socket.on('error', (error) => refuse(error.message, error));
     readToEnd(socket, REPORT_MAX_BYTES, (answered) => {
       try {
