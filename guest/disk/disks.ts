@@ -1,13 +1,13 @@
 import { PosternError } from '../../shared/errors.ts';
 import type { Logger } from '../../shared/log.ts';
 import { wrapStore } from '../../shared/objects/around.ts';
-import { returnFreedMemory } from '../../shared/transport/native/libc.ts';
 import type { Audit } from '../audit.ts';
 import type { Relay } from '../objects/client.ts';
 import type { OrderDone, VolumeOrder } from '../status/order.ts';
 import { accessOf } from './access.ts';
 import type { VolumesConfig } from './config.ts';
 import { Disk, type DiskReport } from './disk.ts';
+import { keepMemorySmall } from './process-memory.ts';
 
 export interface DisksOptions {
   readonly volumes: VolumesConfig;
@@ -26,7 +26,7 @@ export class Disks {
   #isClosed = false;
 
   constructor(options: DisksOptions) {
-    returnFreedMemory();
+    keepMemorySmall();
     this.#options = options;
   }
 

@@ -19,6 +19,8 @@ import { Semaphore } from './semaphore.ts';
 /** Opened segments that are remembered with their keys: 300 bytes each. */
 const HANDLES_MAX = 8192;
 const FRAME_NUMBERS = 4096;
+/** What is read in vain between two frames rather than asked for in two GETs: a GET costs a store more than these bytes. */
+const READ_GAP_BYTES = 64 * 1024;
 
 /** One frame to be read: which, and what the index says it holds. */
 export interface FrameRequest {
@@ -33,7 +35,7 @@ interface Handle {
   readonly seal: SegmentSeal;
 }
 
-/** Reads and opens frames: neighbours in one GET, each once at a time, the newest kept in a bounded cache. */
+/** Reads and opens frames: those near each other in one GET, each once at a time, the newest kept in a bounded cache. */
 export class FrameReader {
   readonly cache: ByteCache<number>;
   readonly #objects: VolumeObjects;
@@ -122,14 +124,15 @@ export class FrameReader {
 
   #neighbours(handle: Handle, sorted: readonly FrameRequest[], from: number): FrameRequest[] {
     const run: FrameRequest[] = [];
-    let bytes = 0;
-    for (let at = from; at < sorted.length; at += 1) {
-      const request = sorted[at];
-      const previous = run.at(-1);
-      if (request === undefined) break;
-      if (previous && (request.segment !== previous.segment || request.frame !== previous.frame + 1)) break;
-      bytes += frameRange(handle.entry, request.frame).length;
-      if (previous && bytes > this.#limits.readBytes) break;
+    let start = 0;
+    let end = 0;
+    for (const request of sorted.slice(from, from + FRAME_NUMBERS)) {
+      const { offset, length } = frameRange(handle.entry, request.frame);
+      const isFirst = run.length === 0;
+      if (isFirst) start = offset;
+      else if (request.segment !== sorted[from]?.segment || offset - end > READ_GAP_BYTES) break;
+      end = offset + length;
+      if (!isFirst && end - start > this.#limits.readBytes) break;
       run.push(request);
     }
     return run;

@@ -81,7 +81,7 @@ export const OUTAGE_DEFAULT_MS = 300_000;
 const MIB = 1024 * 1024;
 
 export const DEFAULT_LIMITS: VolumeLimits = {
-  dirtyBytes: 32 * MIB,
+  dirtyBytes: 24 * MIB,
   spillBytes: 16 * MIB,
   segmentBytes: 8 * MIB,
   inlineBytes: 8 * MIB,
@@ -90,8 +90,8 @@ export const DEFAULT_LIMITS: VolumeLimits = {
   largePuts: 3,
   checkpointCommits: 256,
   checkpointBlocks: 64 * 1024,
-  pageCacheBytes: 16 * MIB,
-  readCacheBytes: 24 * MIB,
+  pageCacheBytes: 12 * MIB,
+  readCacheBytes: 16 * MIB,
   readAheadBytes: 8 * MIB,
   readBytes: MIB,
   readRequests: 8,

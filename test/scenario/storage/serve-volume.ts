@@ -1,7 +1,7 @@
+import { keepMemorySmall } from '../../../guest/disk/process-memory.ts';
 import { NbdServer } from '../../../guest/nbd/server.ts';
 import { attachVolume } from '../../../guest/volume/attach.ts';
 import { createLogger } from '../../../shared/log.ts';
-import { returnFreedMemory } from '../../../shared/transport/native/libc.ts';
 import { openPlace } from './served-volume.ts';
 
 /**
@@ -11,7 +11,7 @@ import { openPlace } from './served-volume.ts';
  */
 const GRACE_MS = 5000;
 
-returnFreedMemory();
+keepMemorySmall();
 const [parentSocket = '', anchorFolder = '', nbdSocket = '', how = ''] = process.argv.slice(2);
 const { access, relay } = openPlace({ parentSocket, anchorFolder });
 const start = performance.now();
