@@ -127,12 +127,11 @@ export class FrameReader {
     let start = 0;
     let end = 0;
     for (const request of sorted.slice(from, from + FRAME_NUMBERS)) {
+      if (request.segment !== sorted[from]?.segment) break;
       const { offset, length } = frameRange(handle.entry, request.frame);
-      const isFirst = run.length === 0;
-      if (isFirst) start = offset;
-      else if (request.segment !== sorted[from]?.segment || offset - end > READ_GAP_BYTES) break;
+      if (run.length === 0) start = offset;
+      else if (offset - end > READ_GAP_BYTES || offset + length - start > this.#limits.readBytes) break;
       end = offset + length;
-      if (!isFirst && end - start > this.#limits.readBytes) break;
       run.push(request);
     }
     return run;

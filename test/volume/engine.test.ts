@@ -92,6 +92,30 @@ test('a cold read is exactly one range GET', async () => {
   });
 });
 
+test('frames of one object with little between them are one range GET', async () => {
+  const world = new World();
+  await world.run(async () => {
+    await createVolume(world.creation(SIZE));
+    const volume = await attached(world);
+    // A hole behind each block makes it a frame of its own.
+    for (const block of [0, 2, 4, 6])
+      await volume.write(block * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, 5), NO);
+    await volume.flush();
+    await volume.write(2 * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, 6), NO);
+    await volume.detach();
+    const again = await attached(world);
+    const { counts } = again.parts.objects;
+    const before = counts.gets;
+    const read = await again.read(0, 8 * BLOCK_BYTES);
+    assert.deepEqual(
+      Array.from({ length: 8 }, (_, block) => read[block * BLOCK_BYTES]),
+      [5, 0, 6, 0, 5, 0, 5, 0],
+    );
+    assert.equal(counts.gets - before, 2);
+    again.close();
+  });
+});
+
 test('holes read as zeros, are reported as holes, and give their space back', async () => {
   const world = new World();
   await world.run(async () => {
