@@ -16,8 +16,9 @@ import {
 import type { Stream } from '../../shared/transport/transport.ts';
 import type { ObjectReply, ObjectRequest } from '../../shared/wire/object.ts';
 import { decodePage } from '../../shared/wire/object-page.ts';
-import { type Answer, ObjectConnection } from './connection.ts';
+import { ObjectConnection } from './connection.ts';
 import { mostBytes } from './expected.ts';
+import type { Answer } from './outstanding.ts';
 
 /** One carries bulk while the other answers small requests; more only cost memory. */
 export const RELAY_STREAMS = 2;

@@ -1,6 +1,6 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
-import { abandonBody, allocateBody } from '../../shared/objects/bodies.ts';
-import { ambiguous, corrupt, unavailable } from '../../shared/objects/failure.ts';
+import { allocateBody } from '../../shared/objects/bodies.ts';
+import { corrupt, unavailable } from '../../shared/objects/failure.ts';
 import { receiveBytes } from '../../shared/objects/receive.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import {
@@ -14,35 +14,12 @@ import {
 import { ObjectFrameDecoder } from '../../shared/wire/object-decoder.ts';
 import { ObjectWriter } from '../../shared/wire/object-writer.ts';
 import { bodyBytes, mostBytes } from './expected.ts';
+import { type Answer, letGo, lossOf, newOutstanding, type Outstanding } from './outstanding.ts';
 
 /** A parent answers a CANCEL as soon as its store lets go; one that does not in this time is stuck. */
 const CANCEL_TIMEOUT_MS = 30_000;
 const LAST_REQUEST_ID = 0xffffffff;
 const NOTHING = Buffer.alloc(0);
-
-export interface Answer {
-  readonly reply: ObjectReply;
-  /** What followed `found` or `page`, of exactly the size that the reply said; else empty. */
-  readonly body: Buffer;
-}
-
-interface Outstanding {
-  readonly request: ObjectRequest;
-  /** The body of a PUT; dropped when the caller gave up. */
-  sending: Buffer;
-  /** The body was handed to the writer. */
-  started: boolean;
-  /** The kernel has every byte of it. */
-  isWritten: boolean;
-  granted: boolean;
-  /** Undefined once the caller has its answer, or gave up: then the rest is read and dropped. */
-  settle: { resolve(answer: Answer): void; reject(error: PosternError): void } | undefined;
-  /** A reply whose body is coming in. */
-  arriving:
-    | { readonly reply: ObjectReply; readonly sizeBytes: number; body: Buffer; filledBytes: number }
-    | undefined;
-  cancelTimer: NodeJS.Timeout | undefined;
-}
 
 /**
  * The client's half of object.md over one stream. It keeps nothing that it did not ask for: memory for an answer is
@@ -126,16 +103,7 @@ export class ObjectConnection {
           reject(error);
         },
       };
-      const outstanding: Outstanding = {
-        request,
-        sending,
-        started: false,
-        isWritten: false,
-        granted: false,
-        settle,
-        arriving: undefined,
-        cancelTimer: undefined,
-      };
+      const outstanding = newOutstanding(request, sending, settle);
       this.#outstanding.set(requestId, outstanding);
       signal.addEventListener('abort', onAbort, { once: true });
       void this.#writer.send({ type: 'request', requestId, request });
@@ -155,14 +123,6 @@ export class ObjectConnection {
     });
   }
 
-  /**
-   * A parent may answer, or lose, a PUT whose last bytes the kernel has not taken yet, and read what their memory holds by
-   * then. So nothing else is ever put into that.
-   */
-  #letGo({ sending, started, isWritten }: Outstanding): void {
-    if (started && !isWritten) abandonBody(sending);
-  }
-
   /** Every byte of a PUT is with the stream: whether it happens is up to the parent. */
   #isSent(requestId: number, { request, started }: Outstanding): boolean {
     return request.op === 'put' && started && !this.#writer.hasBody(requestId);
@@ -174,7 +134,7 @@ export class ObjectConnection {
     const { settle } = outstanding;
     const error = lossOf(this.#isSent(requestId, outstanding), unavailable('given up', reason));
     outstanding.settle = undefined;
-    this.#letGo(outstanding);
+    letGo(outstanding);
     outstanding.sending = NOTHING;
     if (outstanding.arriving !== undefined) outstanding.arriving.body = NOTHING;
     this.#writer.dropBody(requestId);
@@ -280,7 +240,7 @@ export class ObjectConnection {
 
   #finish(requestId: number, outstanding: Outstanding, reply: ObjectReply, body: Buffer): void {
     this.#outstanding.delete(requestId);
-    this.#letGo(outstanding);
+    letGo(outstanding);
     this.#writer.dropBody(requestId);
     clearTimeout(outstanding.cancelTimer);
     outstanding.settle?.resolve({ reply, body });
@@ -301,16 +261,11 @@ export class ObjectConnection {
     this.#welcome.reject(error);
     for (const [requestId, outstanding] of this.#outstanding) {
       clearTimeout(outstanding.cancelTimer);
-      this.#letGo(outstanding);
+      letGo(outstanding);
       outstanding.settle?.reject(lossOf(this.#isSent(requestId, outstanding), error));
       outstanding.settle = undefined;
     }
     this.#outstanding.clear();
     this.#stream.destroy();
   }
-}
-
-/** What the loss of an answer means for its caller, by whether it was a PUT whose last byte went. */
-function lossOf(sent: boolean, error: PosternError): PosternError {
-  return sent ? ambiguous(error.message, error) : error;
 }

@@ -73,16 +73,14 @@ describe('one bit turned in every position of a signed answer', () => {
   const hashed = new TestZone('hashed.', { algorithm: 15, denial: 'nsec3' });
   const world = new TestWorld(new TestZone('.', { algorithm: 15 }), zone, hashed);
   const questions = [
-    ['www.example.', TYPE.A, true],
-    ['alias.example.', TYPE.A, false],
-    ['a.wild.example.', TYPE.A, false],
-    ['none.example.', TYPE.A, true],
-    ['none.hashed.', TYPE.A, false],
+    ['www.example.', TYPE.A],
+    ['alias.example.', TYPE.A],
+    ['a.wild.example.', TYPE.A],
+    ['none.example.', TYPE.A],
+    ['none.hashed.', TYPE.A],
   ] as const;
-  for (const [name, type, isQuick] of questions) {
-    // The longer answers only under SLOW=1: some 10,000 bits each.
-    const skip = !isQuick && process.env['SLOW'] !== '1';
-    test(`${name} itself`, { skip }, () => flipEveryBit(world, DomainName.parse(name), type, { name, type }));
+  for (const [name, type] of questions) {
+    test(`${name} itself`, () => flipEveryBit(world, DomainName.parse(name), type, { name, type }));
   }
   for (const type of [TYPE.DS, TYPE.DNSKEY]) {
     test(`the ${type === TYPE.DS ? 'DS' : 'DNSKEY'} on the way`, () =>
