@@ -25,6 +25,8 @@ const VOLUME_BYTES = 2 ** 41 + 512;
 const LAST_BLOCK = Math.floor(VOLUME_BYTES / BLOCK_BYTES);
 const STRETCHES = [0, 490, 512 * 512 * 7 + 3, LAST_BLOCK - STRETCH_BLOCKS];
 
+const ZEROS = Buffer.alloc(BLOCK_BYTES);
+
 export interface SimulationOptions {
   readonly seed: number;
   readonly rounds: number;
@@ -412,7 +414,8 @@ export class Simulation {
     const chance = this.#random();
     if (chance < 0.45) return this.#write(volume, process);
     if (chance < 0.53) return this.#clear(volume, process);
-    if (chance < 0.73) return this.#read(volume);
+    if (chance < 0.69) return this.#read(volume);
+    if (chance < 0.73) return this.#lookForHoles(volume);
     if (chance < 0.93) return this.#flush(volume);
     return this.#clock.sleep(this.#random() * 8000);
   }
@@ -487,6 +490,26 @@ export class Simulation {
       this.#expect(error);
       // Whether it happened is open until the next attach; nobody writes these blocks before.
       return false;
+    }
+  }
+
+  /** What is told as a hole is taken for zeros by whoever copies a volume. */
+  async #lookForHoles(volume: Volume): Promise<void> {
+    const start = STRETCHES[Math.floor(this.#random() * STRETCHES.length)] ?? 0;
+    const since = Array.from({ length: STRETCH_BLOCKS }, (_, index) => this.#model.newest(start + index));
+    const open = since.map((_, index) => this.#busy.has(start + index));
+    try {
+      const extents = await volume.blockStatus(start * BLOCK_BYTES, STRETCH_BLOCKS * BLOCK_BYTES);
+      let at = 0;
+      for (const { length, hole } of extents) {
+        const end = at + length / BLOCK_BYTES;
+        for (; at < end; at += 1) {
+          if (!hole || open[at] === true) continue;
+          this.#model.checkRead(start + at, ZEROS, since[at] ?? ZEROS, `${this.#context}, block status`);
+        }
+      }
+    } catch (error) {
+      this.#expect(error);
     }
   }
 
