@@ -1,3 +1,4 @@
+import { DATAGRAM_MAX_BYTES } from '../../shared/wire/datagram.ts';
 import { type Endpoint, encodeAddress } from '../../shared/wire/endpoint.ts';
 import { hostText } from './socks5.ts';
 
@@ -14,7 +15,8 @@ export interface SocksDatagram {
 
 /**
  * What a client asks to be sent. Undefined for anything that is no whole datagram: a fragment (the section lets a server
- * that does not put them together drop them), another address type, cut short, without a host, or for port 0.
+ * that does not put them together drop them), another address type, cut short, without a host, for port 0, or with more
+ * payload than DATAGRAM_MAX_BYTES: over ::1 a client's own datagram may be longer than what IPv4 carries.
  */
 export function decodeSocksDatagram(bytes: Buffer): SocksDatagram | undefined {
   if (bytes.length < 5 || bytes.readUInt16BE(0) !== 0 || bytes.readUInt8(2) !== 0) return undefined;
@@ -24,8 +26,9 @@ export function decodeSocksDatagram(bytes: Buffer): SocksDatagram | undefined {
   const end = start + length;
   if (length === 0 || bytes.length < end + 2) return undefined;
   const port = bytes.readUInt16BE(end);
-  if (port === 0) return undefined;
-  return { host: hostText(type, bytes.subarray(start, end)), port, payload: bytes.subarray(end + 2) };
+  const payload = bytes.subarray(end + 2);
+  if (port === 0 || payload.length > DATAGRAM_MAX_BYTES) return undefined;
+  return { host: hostText(type, bytes.subarray(start, end)), port, payload };
 }
 
 /** What came for a client; always with the address that it came from (section 7). */

@@ -91,7 +91,15 @@ export class UdpRelay {
     this.#options.onClosed(this);
   }
 
-  async #associate(): Promise<void> {
+  /** One at a time: a client, or whoever guesses its port, may send before it is told that it can. */
+  #associate(): Promise<void> {
+    this.#opening ??= this.#openAssociation().finally(() => {
+      this.#opening = undefined;
+    });
+    return this.#opening;
+  }
+
+  async #openAssociation(): Promise<void> {
     const tunnel = await this.#options.gate.associate('socks5', this.#stop.signal);
     const association = new Association(tunnel, {
       onDatagram: (remote, payload) => this.#fromParent(remote, payload),
@@ -122,7 +130,7 @@ export class UdpRelay {
   #send(remote: Endpoint, payload: Buffer): void {
     if (this.#stop.signal.aborted) return;
     if (this.#association === undefined) {
-      this.#opening ??= this.#reopen(remote, Buffer.from(payload));
+      if (this.#opening === undefined) void this.#reopen(remote, Buffer.from(payload));
       return;
     }
     this.#answering.delete(remote.address);
@@ -140,8 +148,6 @@ export class UdpRelay {
     } catch (error) {
       if (!isPosternError(error)) throw error;
       this.close();
-    } finally {
-      this.#opening = undefined;
     }
   }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { decodeSocksDatagram, encodeSocksDatagram } from '../../guest/proxy/socks5-datagram.ts';
+import { DATAGRAM_MAX_BYTES } from '../../shared/wire/datagram.ts';
 
 const hex = (text: string): Buffer => Buffer.from(text.replaceAll(' ', ''), 'hex');
 
@@ -30,6 +31,13 @@ test('drops fragments, reserved bytes, other types, an empty name and port 0', (
     '0000 00 01 c0000207 0000',
   ])
     assert.equal(decodeSocksDatagram(hex(bad)), undefined, bad);
+});
+
+test('drops a payload that no frame carries, as IPv6 to this machine does', () => {
+  const withPayload = (byteCount: number): Buffer =>
+    Buffer.concat([hex('0000 00 01 c0000207 0035'), Buffer.alloc(byteCount)]);
+  assert.equal(decodeSocksDatagram(withPayload(DATAGRAM_MAX_BYTES))?.payload.length, DATAGRAM_MAX_BYTES);
+  assert.equal(decodeSocksDatagram(withPayload(DATAGRAM_MAX_BYTES + 1)), undefined);
 });
 
 test('an answer carries the address that it came from', () => {
