@@ -78,6 +78,12 @@ export class Authenticator {
     });
   }
 
+  /** Whether what `owner` says of all names below it counts for `name`: not past the anchor that governs `name`. */
+  reaches(owner: DomainName, name: DomainName): boolean {
+    const anchor = this.#anchors.closest(name);
+    return anchor === undefined || anchor.negative || owner.isWithin(anchor.name);
+  }
+
   /** Finds the zone that governs the data, by its signatures where it has some, and lets it decide. */
   async #bySigner<T>(
     data: { readonly name: DomainName; readonly type: number },

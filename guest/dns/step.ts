@@ -72,7 +72,7 @@ export async function readStep(
   }
   const exact = response.answer.find(name, type);
   const cname = response.answer.find(name, TYPE.CNAME);
-  const dname = dnameAbove(response, name);
+  const dname = dnameAbove(response, name, (owner) => authenticator.reaches(owner, name));
   const isSynthesized = dname !== undefined && (cname === undefined || cname.signatures.length === 0);
   if (exact !== undefined && !(type === TYPE.CNAME && isSynthesized)) {
     return positive(response, name, [exact], authenticator, work);
@@ -136,11 +136,15 @@ async function throughDname(
   return { kind, name, rrsets: [dname, synthesized], target, rcode: RCODE.NOERROR, parts: [part] };
 }
 
-/** The DNAME nearest the root: what is below it is no name of the zone. */
-function dnameAbove(response: Response, name: DomainName): RRset | undefined {
+/** The DNAME nearest the root among those that count: what is below it is no name of the zone. */
+function dnameAbove(
+  response: Response,
+  name: DomainName,
+  counts: (owner: DomainName) => boolean = () => true,
+): RRset | undefined {
   for (let count = 0; count < name.labelCount; count += 1) {
     const dname = response.answer.find(name.suffix(count), TYPE.DNAME);
-    if (dname !== undefined) return dname;
+    if (dname !== undefined && counts(dname.name)) return dname;
   }
   return undefined;
 }
