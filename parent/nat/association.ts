@@ -29,8 +29,8 @@ export const REMOTES_MAX = 1024;
 /** What the guest is told of datagrams that were not sent: advice, so a flood of them is not worth its bytes. */
 export const UNDELIVERED_PER_SECOND = 100;
 
-/** Datagrams of one association before the others of the loop get their turn: some three milliseconds. */
-const TURN_DATAGRAMS = 256;
+/** Frames of one association before the others of the loop get their turn: some three milliseconds. */
+const TURN_FRAMES = 256;
 
 /** How an association ended. gone: the guest closed it, or its session is over. */
 export type AssociationEnd = 'idle' | 'malformed' | 'gone';
@@ -75,35 +75,53 @@ export class Association {
 
   #receive(piece: Buffer): void {
     if (this.#done) return;
-    const { limiter, datagrams } = this.#options.guest.usage;
+    const owedMs = this.#options.guest.usage.limiter?.take(piece.length) ?? 0;
+    this.#serve(this.#decoder.read(piece), owedMs);
+  }
+
+  /**
+   * What the guest sends over its quotas, or faster than it is served, waits in the guest: its stream is not read. Nor are
+   * the frames of a piece before their turn: six thousand fit into one, and to read them takes time too.
+   */
+  #serve(frames: Iterator<UdpFrame | undefined>, owedMs: number): void {
+    if (this.#done) return;
+    const { stream, guest } = this.#options;
+    const count = this.#takeTurn(frames);
+    const waitMs = Math.max(owedMs, guest.usage.datagrams.take(count));
+    const isLast = count < TURN_FRAMES;
+    if (this.#done) return;
+    const goOn = (): void => {
+      if (isLast) stream.resume();
+      else this.#serve(frames, 0);
+    };
+    if (isLast && waitMs === 0) {
+      goOn();
+      return;
+    }
+    stream.pause();
+    if (waitMs === 0) setImmediate(goOn);
+    else this.#pause = setTimeout(goOn, waitMs);
+  }
+
+  /** How many frames there were, skipped ones among them; TURN_FRAMES where there may be more. */
+  #takeTurn(frames: Iterator<UdpFrame | undefined>): number {
+    let count = 0;
     try {
-      const frames = this.#decoder.push(piece);
-      const waitMs = Math.max(limiter?.take(piece.length) ?? 0, datagrams.take(frames.length));
-      this.#serve(frames, waitMs);
+      for (let next = frames.next(); next.done !== true; next = frames.next()) {
+        count += 1;
+        if (next.value !== undefined) this.#take(next.value);
+        if (count === TURN_FRAMES || this.#done) break;
+      }
     } catch (error) {
       if (!isPosternError(error)) throw error;
       this.#violated(error.message);
     }
+    return count;
   }
 
-  /** What the guest sends over its quotas, or faster than it is served, waits in the guest: its stream is not read. */
-  #serve(frames: readonly UdpFrame[], waitMs: number): void {
-    if (this.#done) return;
-    const { stream } = this.#options;
-    for (const frame of frames.slice(0, TURN_DATAGRAMS)) {
-      if (this.#done) return;
-      if (frame.type === 'datagram') this.#send(frame.remote, frame.payload);
-      else this.#violated(`a frame of type ${frame.type} from a guest`);
-    }
-    const rest = frames.slice(TURN_DATAGRAMS);
-    if (this.#done || (rest.length === 0 && waitMs === 0)) return;
-    stream.pause();
-    const goOn = (): void => {
-      stream.resume();
-      this.#serve(rest, 0);
-    };
-    if (rest.length > 0 && waitMs === 0) setImmediate(goOn);
-    else this.#pause = setTimeout(goOn, waitMs);
+  #take(frame: UdpFrame): void {
+    if (frame.type === 'datagram') this.#send(frame.remote, frame.payload);
+    else this.#violated(`a frame of type ${frame.type} from a guest`);
   }
 
   #send(remote: Endpoint, payload: Buffer): void {

@@ -4,6 +4,8 @@ import type { Endpoint } from '../wire/endpoint.ts';
 
 /** What the kernel does not take at once waits here; past it a datagram is dropped, as by any full interface. */
 export const SEND_QUEUE_MAX_BYTES = 256 * 1024;
+/** What a datagram that waits costs besides its bytes: empty ones are bounded too. */
+const WAITING_COST_BYTES = 256;
 
 export interface UdpPortEvents {
   onDatagram(payload: Buffer, remote: RemoteInfo): void;
@@ -60,7 +62,9 @@ export class UdpPort {
     onFailed: (errno: string | undefined) => void,
   ): boolean {
     if (this.#closed) return false;
-    if (this.#socket.getSendQueueSize() + payload.length > SEND_QUEUE_MAX_BYTES) return false;
+    const waitingBytes =
+      this.#socket.getSendQueueSize() + this.#socket.getSendQueueCount() * WAITING_COST_BYTES;
+    if (waitingBytes + payload.length > SEND_QUEUE_MAX_BYTES) return false;
     this.#socket.send(payload, port, address, (error) => {
       if (error && !this.#closed) onFailed((error as NodeJS.ErrnoException).code);
     });

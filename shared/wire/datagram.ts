@@ -59,12 +59,23 @@ export class UdpFrameDecoder {
    * @throws PosternError ERR_WIRE_TOO_LARGE, ERR_WIRE_MALFORMED; the stream is of no use after that.
    */
   push(piece: Buffer): UdpFrame[] {
-    const frames: UdpFrame[] = [];
-    for (let rest = piece; rest.length > 0; ) rest = this.#take(rest, frames);
-    return frames;
+    return [...this.read(piece)].filter((frame) => frame !== undefined);
   }
 
-  #take(rest: Buffer, frames: UdpFrame[]): Buffer {
+  /**
+   * The same one by one, as they are asked for, undefined for a frame that is skipped. A piece may hold thousands; the next
+   * piece is for when there are no more.
+   */
+  *read(piece: Buffer): Generator<UdpFrame | undefined, void> {
+    const frames: (UdpFrame | undefined)[] = [];
+    for (let rest = piece; rest.length > 0; ) {
+      rest = this.#take(rest, frames);
+      if (frames.length > 0) yield frames.pop();
+    }
+  }
+
+  /** Gives what is left behind the one frame that it takes; not all of it may have come. */
+  #take(rest: Buffer, frames: (UdpFrame | undefined)[]): Buffer {
     if (this.#body !== undefined) return this.#fill(this.#body, rest, frames);
     const joined = this.#header.length === 0 ? rest : Buffer.concat([this.#header, rest.subarray(0, 4)]);
     if (joined.length < DATAGRAM_HEADER_BYTES) {
@@ -74,7 +85,7 @@ export class UdpFrameDecoder {
     const length = readLength(joined);
     const behind = rest.subarray(DATAGRAM_HEADER_BYTES - this.#header.length);
     if (behind.length >= length) {
-      collect(decodeUdpFrame(joined.readUInt8(0), behind.subarray(0, length)), frames);
+      frames.push(decodeUdpFrame(joined.readUInt8(0), behind.subarray(0, length)));
       this.#header = Buffer.alloc(0);
       return behind.subarray(length);
     }
@@ -84,20 +95,16 @@ export class UdpFrameDecoder {
     return behind.length === 0 ? behind : this.#fill(this.#body, behind, frames);
   }
 
-  #fill(body: Buffer, rest: Buffer, frames: UdpFrame[]): Buffer {
+  #fill(body: Buffer, rest: Buffer, frames: (UdpFrame | undefined)[]): Buffer {
     const takenBytes = rest.copy(body, this.#filledBytes);
     this.#filledBytes += takenBytes;
     if (this.#filledBytes === body.length) {
-      collect(decodeUdpFrame(this.#header.readUInt8(0), body), frames);
+      frames.push(decodeUdpFrame(this.#header.readUInt8(0), body));
       this.#header = Buffer.alloc(0);
       this.#body = undefined;
     }
     return rest.subarray(takenBytes);
   }
-}
-
-function collect(frame: UdpFrame | undefined, frames: UdpFrame[]): void {
-  if (frame !== undefined) frames.push(frame);
 }
 
 function readLength(header: Buffer): number {

@@ -105,6 +105,14 @@ test('skips unknown types, refuses a zero that is none, port 0, ok as a reason a
     assert.throws(() => new UdpFrameDecoder().push(hex(bad)), malformed, bad);
 });
 
+test('reads no further than it is asked to, and tells of what it skips', () => {
+  const datagram = encodeDatagram(REMOTE, Buffer.alloc(0));
+  const frames = new UdpFrameDecoder().read(Buffer.concat([datagram, hex('c9000000'), hex('ffffffff')]));
+  assert.deepEqual(frames.next().value, { type: 'datagram', remote: REMOTE, payload: Buffer.alloc(0) });
+  assert.deepEqual(frames.next(), { done: false, value: undefined });
+  assert.throws(() => frames.next(), malformed);
+});
+
 test('every reason goes there and back', () => {
   for (const status of REPLY_STATUSES) {
     if (status === 'ok') continue;
