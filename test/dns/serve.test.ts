@@ -8,13 +8,15 @@ import { DomainName } from '../../guest/dns/name.ts';
 import { EDE } from '../../guest/dns/serve/ede.ts';
 import { namePolicy } from '../../guest/dns/serve/name-policy.ts';
 import { Responder } from '../../guest/dns/serve/responder.ts';
-import { DnsServer } from '../../guest/dns/serve/server.ts';
+import { DnsServer, PIPELINE_MAX } from '../../guest/dns/serve/server.ts';
 import { TYPE } from '../../guest/dns/types.ts';
+import { frame } from '../../guest/dns/upstream/frames.ts';
 import { encodeQuery } from '../../guest/dns/upstream/query.ts';
 import { udpUpstream } from '../../guest/dns/upstream/udp.ts';
 import { compilePolicy } from '../../shared/policy/compile.ts';
 import { decide } from '../../shared/policy/decide.ts';
 import { parsePolicy } from '../../shared/policy/policy.ts';
+import { until } from '../parent/setup.ts';
 import { addressRdata, nameRdata } from './encode.ts';
 import { TestWorld } from './world.ts';
 import { TestZone } from './zone.ts';
@@ -233,6 +235,35 @@ describe('on the wire', () => {
       if (count === 2) break;
     }
     assert.equal(count, 2);
+  });
+
+  test('a piece with a thousand questions puts a pipeline of them into work, and all are answered', async (t) => {
+    const waiting: (() => void)[] = [];
+    let inWork = 0;
+    let mostInWork = 0;
+    const respond = async (): Promise<Buffer> => {
+      inWork += 1;
+      mostInWork = Math.max(mostInWork, inWork);
+      await new Promise<void>((resolve) => waiting.push(resolve));
+      inWork -= 1;
+      return Buffer.alloc(12);
+    };
+    const server = new DnsServer({ respond, repeat: () => undefined } as unknown as Responder);
+    t.after(() => server.close());
+    const { port } = await server.listen({ address: '127.0.0.1', port: 0 });
+    const socket = connect(port, '127.0.0.1');
+    t.after(() => socket.destroy());
+    let receivedBytes = 0;
+    socket.on('data', (piece) => {
+      receivedBytes += piece.length;
+    });
+    const question = frame(encodeQuery(DomainName.parse('www.example.'), TYPE.A));
+    socket.write(Buffer.concat(Array.from({ length: 1000 }, () => question)));
+    await until(() => {
+      for (const goOn of waiting.splice(0)) goOn();
+      return receivedBytes === 1000 * 14;
+    }, 'the answers');
+    assert.equal(mostInWork, PIPELINE_MAX);
   });
 
   test('a port that is taken is a coded error', async (t) => {

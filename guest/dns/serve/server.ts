@@ -10,8 +10,8 @@ import type { Responder } from './responder.ts';
 export const QUESTIONS_MAX = 2_000;
 /** TCP askers at once; the workload is one machine. */
 export const CONNECTIONS_MAX = 128;
-/** Questions in work on one connection before it is not read from any more. */
-const PIPELINE_MAX = 64;
+/** Questions in work on one connection; the next ones wait, and it is not read from any more. */
+export const PIPELINE_MAX = 64;
 /** RFC 7766 section 6.2.3: seconds. */
 const IDLE_TIMEOUT_MS = 10_000;
 /** Answers that an asker leaves lying before its connection is ended. */
@@ -70,6 +70,8 @@ export class DnsServer {
   }
 
   #takeDatagram(udp: UdpSocket, message: Buffer, from: RemoteInfo): void {
+    // Nobody can be answered there; the socket would throw.
+    if (from.port === 0) return;
     const known = this.#responder.repeat(message);
     if (known === undefined) void this.#answerDatagram(udp, message, from);
     else udp.send(known, from.port, from.address);
@@ -88,23 +90,33 @@ export class DnsServer {
 
   #accept(socket: Socket): void {
     const reader = new FrameReader();
+    /** One piece may hold thousands. */
+    const waiting: Buffer[] = [];
     let inWork = 0;
     this.#sockets.add(socket);
     socket.setTimeout(IDLE_TIMEOUT_MS, () => socket.destroy());
     socket.on('error', () => {});
     socket.on('close', () => this.#sockets.delete(socket));
     const answerOne = async (message: Buffer): Promise<void> => {
-      inWork += 1;
-      if (inWork >= PIPELINE_MAX) socket.pause();
       const answer = await this.#responder.respond(message, 'tcp');
       inWork -= 1;
       if (socket.destroyed) return;
-      if (inWork < PIPELINE_MAX) socket.resume();
       if (answer === undefined || socket.writableLength > UNREAD_MAX_BYTES) socket.destroy();
       else socket.write(frame(answer));
+      workOn();
+    };
+    const workOn = (): void => {
+      if (socket.destroyed) return;
+      for (; inWork < PIPELINE_MAX && waiting.length > 0; inWork += 1) {
+        const message = waiting.shift();
+        if (message !== undefined) void answerOne(message);
+      }
+      if (inWork < PIPELINE_MAX) socket.resume();
+      else socket.pause();
     };
     socket.on('data', (chunk) => {
-      for (const message of reader.push(chunk)) void answerOne(message);
+      waiting.push(...reader.push(chunk));
+      workOn();
     });
   }
 }
