@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { formatAddress, parseAddress } from '../../shared/policy/address.ts';
+import { canonicalAddress, formatAddress, parseAddress } from '../../shared/policy/address.ts';
 import { readName } from '../../shared/policy/name.ts';
 import { parseResolverAddress, type ResolverAddress } from '../dns/upstream/address.ts';
 
@@ -7,13 +7,14 @@ const RESOLVER_EXPECTED =
   'IP, IP:PORT or [IPv6]:PORT, such as 192.0.2.53; over UDP first: udp:192.0.2.53; encrypted: tls:192.0.2.53#dns.example.net or https:192.0.2.53#dns.example.net/dns-query';
 const ZONE_EXPECTED = 'a domain name such as private.example, or . for every name';
 
-/** A recursive resolver that the owner chose; its address in the one spelling that OPEN carries. */
+/** A recursive resolver that the owner chose; its address in the one spelling that frames carry, IPv4 where it is IPv4-mapped. */
 export const resolverAddress = v.pipe(
   v.string(RESOLVER_EXPECTED),
   v.rawTransform(({ dataset, addIssue, NEVER }): ResolverAddress => {
     const server = parseResolverAddress(dataset.value);
     const address = server === undefined ? undefined : parseAddress(server.address);
-    if (server !== undefined && address !== undefined) return { ...server, address: formatAddress(address) };
+    if (server !== undefined && address !== undefined)
+      return { ...server, address: formatAddress(canonicalAddress(address)) };
     addIssue({ message: RESOLVER_EXPECTED });
     return NEVER;
   }),

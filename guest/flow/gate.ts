@@ -117,9 +117,13 @@ export class Gate {
     });
   }
 
-  /** A stream for datagrams; where each goes is `routeDatagrams`' to say. @throws what FlowOpener.associate throws */
+  /**
+   * A stream for datagrams; where each goes is `routeDatagrams`' to say. Failures are logged and counted here.
+   * @throws what FlowOpener.associate throws
+   */
   associate(via: FlowVia, signal?: AbortSignal): Promise<Tunnel> {
-    return this.#options.opener.associate({ via, protocol: 'udp', port: 0 }, signal);
+    const labels = { via, protocol: 'udp', port: 0 } as const;
+    return this.#counted({ ...labels, host: '*' }, () => this.#options.opener.associate(labels, signal));
   }
 
   async #counted<T>(target: Target, work: () => Promise<T>): Promise<T> {

@@ -71,14 +71,18 @@ async function serve(socket: Socket, options: SocksServerOptions, relays: Set<Ud
 async function associate(
   socket: Socket,
   { port }: SocksRequest,
-  { gate }: SocksServerOptions,
+  { gate, audit }: SocksServerOptions,
   relays: Set<UdpRelay>,
 ): Promise<void> {
   if (socket.destroyed || socket.readableEnded) {
     socket.destroy();
     return;
   }
-  if (relays.size >= SOCKS_ASSOCIATIONS_MAX) return refuse(socket, 'failure');
+  if (relays.size >= SOCKS_ASSOCIATIONS_MAX) {
+    const record = { via: 'socks5', protocol: 'udp', destination: '*', port: 0 } as const;
+    audit.failed({ ...record, reason: 'ERR_FLOW_LIMIT' }, `${relays.size} clients have datagrams already`);
+    return refuse(socket, 'failure');
+  }
   const onClosed = (relay: UdpRelay): void => void relays.delete(relay);
   const relay = new UdpRelay({ gate, control: socket, clientPort: port, onClosed });
   relays.add(relay);

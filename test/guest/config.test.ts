@@ -13,7 +13,7 @@ parent: vsock:3:5000
 policy: policy.yaml
 sessionKey: /run/postern/session.key
 proxies: {socks5: "127.0.0.1:1080", http: "[::1]:3128"}
-resolvers: [192.0.2.53, "2001:DB8:0::53", "192.0.2.53:5353", "[2001:db8::53]:853"]
+resolvers: [192.0.2.53, "2001:DB8:0::53", "192.0.2.53:5353", "udp:[::FFFF:192.0.2.53]:853"]
 `;
 const POLICY = 'version: 1\negress: {allow: [{fqdn: api.example.com, ports: 443}]}\n';
 
@@ -58,7 +58,7 @@ describe('the guest’s configuration', () => {
     assert.deepEqual(config.parent, { kind: 'vsock', cid: 3, port: 5000 });
     assert.deepEqual(
       config.resolvers.map(({ address, port }) => `${address} ${port}`),
-      ['192.0.2.53 53', '2001:db8::53 53', '192.0.2.53 5353', '2001:db8::53 853'],
+      ['192.0.2.53 53', '2001:db8::53 53', '192.0.2.53 5353', '192.0.2.53 853'],
     );
     assert.equal(config.statusSocket, '/run/postern/guest.sock');
     assert.equal(config.workload.gateTimeoutSeconds, 60);

@@ -150,6 +150,7 @@ test('so many clients at once, and no more', async (t) => {
   );
   assert.ok(clients.every(({ reply }) => reply === 0));
   assert.equal((await associate(t, fixture)).reply, 1);
+  assert.equal(fixture.agent.report().totals.failed, 1);
   clients[0]?.control.end();
   await until(() => fixture.agent.report().flows.count < SOCKS_ASSOCIATIONS_MAX, 'one has ended');
   assert.equal((await associate(t, fixture)).reply, 0);
@@ -163,4 +164,5 @@ test('a session that is lost ends it; a parent without datagrams is told at once
   await until(() => fixture.agent.report().flows.count === 0, 'nothing is left');
   const old = await start(t, () => {}, CAPABILITIES.tcp);
   assert.equal((await associate(t, old)).reply, 1);
+  assert.deepEqual(old.agent.report().refusals, { ERR_WIRE_VERSION: 1 });
 });

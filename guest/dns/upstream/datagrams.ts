@@ -21,6 +21,7 @@ export function datagramUpstream(server: SocketAddress, open: OpenPort): Datagra
   const name = `${addressText(server)} over UDP`;
   const ports = new Set<QuestionPort>();
   let current: QuestionPort | undefined;
+  let isClosed = false;
   const portFor = (): QuestionPort => {
     if (current?.takes(QUESTIONS_PER_PORT, PORT_MAX_AGE_MS) === true) return current;
     current?.retire();
@@ -32,6 +33,7 @@ export function datagramUpstream(server: SocketAddress, open: OpenPort): Datagra
   return {
     name,
     async exchange(query, { signal }) {
+      if (isClosed) throw new PosternError('ERR_DNS_UPSTREAM', `${name}: the agent stops`);
       try {
         return await portFor().ask(query, signal);
       } catch (error) {
@@ -42,6 +44,7 @@ export function datagramUpstream(server: SocketAddress, open: OpenPort): Datagra
       }
     },
     close() {
+      isClosed = true;
       for (const port of ports) port.close();
     },
   };

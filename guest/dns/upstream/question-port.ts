@@ -11,7 +11,7 @@ export const RESEND_AFTER_MS = 500;
 const IDLE_MS = 2_000;
 /** A parent that does not answer within this carries no datagrams; TCP is asked meanwhile. */
 const OPEN_TIMEOUT_MS = 5_000;
-/** A parent that refused a port is not asked for another before this: its answer would be the same. */
+/** A parent that refused a port, or a question, is not asked for another before this: its answer would be the same. */
 const REFUSAL_KEPT_MS = 1_000;
 /** Datagrams that answer no open question, after which the port is given up: somebody is guessing. */
 export const STRAYS_MAX = 64;
@@ -43,7 +43,8 @@ export class QuestionPort {
   #askedCount = 0;
   #strayCount = 0;
   #retired = false;
-  #refused = false;
+  /** On the clock of `performance.now()`. */
+  #refusedAt: number | undefined;
   #reason: Error | undefined;
 
   constructor(server: SocketAddress, open: OpenPort, onEnd: () => void) {
@@ -53,7 +54,7 @@ export class QuestionPort {
     this.#opening = open(server, this.#abort.signal, {
       onDatagram: (remote, payload) => this.#take(remote, payload),
       onUndelivered: (remote, status) => {
-        if (this.#isServer(remote)) this.#end(new Error(`the parent did not send it: ${status}`));
+        if (this.#isServer(remote)) this.#refuse(new Error(`the parent did not send it: ${status}`));
       },
       onClosed: (reason) => this.#end(reason),
     });
@@ -66,21 +67,17 @@ export class QuestionPort {
       },
       (error: unknown) => {
         clearTimeout(timer);
-        this.#refused = true;
-        this.#end(error instanceof Error ? error : new Error(String(error)));
+        this.#refuse(error instanceof Error ? error : new Error(String(error)));
       },
     );
   }
 
   /** Whether another question may be asked from here; of a port that was refused, to hear that at once. */
   takes(maxCount: number, maxAgeMs: number): boolean {
-    if (this.#refused) return this.#ageMs < REFUSAL_KEPT_MS;
-    const isFresh = this.#ageMs < maxAgeMs && this.#askedCount < maxCount && this.#strayCount === 0;
+    if (this.#refusedAt !== undefined) return performance.now() - this.#refusedAt < REFUSAL_KEPT_MS;
+    const ageMs = performance.now() - this.#since;
+    const isFresh = ageMs < maxAgeMs && this.#askedCount < maxCount && this.#strayCount === 0;
     return isFresh && this.#reason === undefined;
-  }
-
-  get #ageMs(): number {
-    return performance.now() - this.#since;
   }
 
   /** No question comes any more; it ends with the last answer. */
@@ -150,6 +147,12 @@ export class QuestionPort {
     clearTimeout(this.#idle);
     if (this.#retired) this.#end(new Error('the port was given up'));
     else this.#idle = setTimeout(() => this.#end(new Error('the port was idle')), IDLE_MS);
+  }
+
+  #refuse(reason: Error): void {
+    if (this.#reason !== undefined) return;
+    this.#refusedAt = performance.now();
+    this.#end(reason);
   }
 
   #end(reason: Error): void {
