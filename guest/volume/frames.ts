@@ -61,10 +61,10 @@ export class FrameReader {
   }
 
   /**
-   * Plaintexts in the order asked for.
+   * Plaintexts in the order asked for. `keep: false` for what nobody will ask for again: it takes no other's place in the cache.
    * @throws ERR_VOLUME_CORRUPT, ERR_VOLUME_MISSING (also for a segment that was freed meanwhile), ERR_VOLUME_UNAVAILABLE
    */
-  async read(requests: readonly FrameRequest[]): Promise<Buffer[]> {
+  async read(requests: readonly FrameRequest[], { keep = true } = {}): Promise<Buffer[]> {
     const wanted = new Map<number, FrameRequest>();
     const ready = requests.map((request) => {
       const key = frameKey(request);
@@ -73,7 +73,7 @@ export class FrameReader {
       return found;
     });
     if (wanted.size === 0) return Promise.all(ready as (Buffer | Promise<Buffer>)[]);
-    const fetched = await this.#fetch([...wanted.values()]);
+    const fetched = await this.#fetch([...wanted.values()], keep);
     return Promise.all(
       requests.map((request, index) => {
         const bytes = ready[index] ?? fetched.get(frameKey(request));
@@ -103,7 +103,7 @@ export class FrameReader {
   }
 
   /** Starts the GETs; resolves when each wanted frame is under way. */
-  async #fetch(wanted: readonly FrameRequest[]): Promise<Map<number, Promise<Buffer>>> {
+  async #fetch(wanted: readonly FrameRequest[], keep: boolean): Promise<Map<number, Promise<Buffer>>> {
     const started = new Map<number, Promise<Buffer>>();
     const handles = new Map<number, Handle>();
     for (const { segment } of wanted) {
@@ -117,7 +117,7 @@ export class FrameReader {
         throw new RangeError('a segment that was not looked up');
       const run = this.#neighbours(handle, sorted, at);
       at += run.length;
-      this.#start(handle, run, started);
+      this.#start(handle, run, started, keep);
     }
     return started;
   }
@@ -137,7 +137,12 @@ export class FrameReader {
     return run;
   }
 
-  #start(handle: Handle, run: readonly FrameRequest[], started: Map<number, Promise<Buffer>>): void {
+  #start(
+    handle: Handle,
+    run: readonly FrameRequest[],
+    started: Map<number, Promise<Buffer>>,
+    keep: boolean,
+  ): void {
     // Somebody else may have begun the same frame while this call looked up segments.
     const fresh = run.filter((request) => {
       const other = this.#underWay.get(frameKey(request));
@@ -156,6 +161,7 @@ export class FrameReader {
       const key = frameKey(request);
       const opened = sealed.then((bytes) => {
         const plain = this.#open(handle, request, bytes, offset);
+        if (keep) this.cache.set(frameKey(request), plain);
         left -= 1;
         if (left === 0) recycleBody(bytes);
         return plain;
@@ -171,9 +177,7 @@ export class FrameReader {
     const range = frameRange(handle.entry, request.frame);
     const at = range.offset - offset;
     const span = { lba: request.lba, blocks: range.blocks };
-    const plain = openFrame(handle.seal, request.frame, span, bytes.subarray(at, at + range.length));
-    this.cache.set(frameKey(request), plain);
-    return plain;
+    return openFrame(handle.seal, request.frame, span, bytes.subarray(at, at + range.length));
   }
 
   async #handle(segment: number): Promise<Handle> {

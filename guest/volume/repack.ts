@@ -136,7 +136,7 @@ export class Repacker {
       }
       if (live.length > before) requests.push({ segment: number, frame: from + index, lba: span.lba });
     }
-    const frames = await this.#parts.frames.read(requests);
+    const frames = await this.#parts.frames.read(requests, { keep: false });
     for (const { block, place, request, at } of live) {
       const bytes = frames[request]?.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
       if (bytes !== undefined) gathered.push({ block, place, bytes });

@@ -7,8 +7,8 @@
 const POOLED_MIN_BYTES = 256 * 1024;
 /** Sizes are rounded up to it, so that few classes serve all. */
 const CLASS_BYTES = 1024 * 1024;
-/** Memory that lies idle at most, two objects of 8 MiB; what comes back beyond it is freed. */
-const IDLE_MAX_BYTES = 16 * 1024 * 1024;
+/** Memory that lies idle at most, one object of 8 MiB and a little; what comes back beyond it is freed. */
+const IDLE_MAX_BYTES = 12 * 1024 * 1024;
 
 /** The idle ones by size class; the last to come back is the warmest. */
 const idle = new Map<number, ArrayBuffer[]>();
