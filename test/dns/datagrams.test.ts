@@ -124,15 +124,13 @@ test('what is lost once is asked again; what is lost for good ends with the sign
   ports.upstream.close();
 });
 
-test('a parent that says it did not send is believed at once, of this server only, and for a while', async () => {
+test('a parent that says it did not send is believed at once, of this server only', async () => {
   const ports = new Ports();
   ports.onQuery = (_query, events) => {
     events.onUndelivered({ address: '192.0.2.54', port: 53 }, 'unreachable');
     events.onUndelivered(SERVER, 'denied');
   };
-  for (let count = 0; count < 5; count += 1)
-    await assert.rejects(ports.upstream.exchange(question(), { signal: never() }), /did not send it: denied/);
-  assert.equal(ports.opened, 1);
+  await assert.rejects(ports.upstream.exchange(question(), { signal: never() }), /did not send it: denied/);
 });
 
 test('an association that ends ends its questions; one that was closed here asks none any more', async () => {

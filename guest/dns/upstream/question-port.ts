@@ -11,7 +11,7 @@ export const RESEND_AFTER_MS = 500;
 const IDLE_MS = 2_000;
 /** A parent that does not answer within this carries no datagrams; TCP is asked meanwhile. */
 const OPEN_TIMEOUT_MS = 5_000;
-/** A parent that refused a port, or a question, is not asked for another before this: its answer would be the same. */
+/** A parent that refused a port is not asked for another before this: its answer would be the same. */
 const REFUSAL_KEPT_MS = 1_000;
 /** Datagrams that answer no open question, after which the port is given up: somebody is guessing. */
 export const STRAYS_MAX = 64;
@@ -54,7 +54,7 @@ export class QuestionPort {
     this.#opening = open(server, this.#abort.signal, {
       onDatagram: (remote, payload) => this.#take(remote, payload),
       onUndelivered: (remote, status) => {
-        if (this.#isServer(remote)) this.#refuse(new Error(`the parent did not send it: ${status}`));
+        if (this.#isServer(remote)) this.#end(new Error(`the parent did not send it: ${status}`));
       },
       onClosed: (reason) => this.#end(reason),
     });
