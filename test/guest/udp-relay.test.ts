@@ -96,10 +96,13 @@ test('the longest datagram that IPv6 carries to this machine is dropped where no
   gate.open();
   await opening;
   const { port } = relay.endpoint;
+  // One so long would not wait for a decision: it is made before.
+  client.send(encodeSocksDatagram(REMOTE, Buffer.from('before')), port, '::1');
+  await until(() => gate.payloads.length === 1, 'the first one goes');
   // 65,535 octets less the header of UDP; ten of the rest are of SOCKS.
   client.send(encodeSocksDatagram(REMOTE, Buffer.alloc(65_527 - 10)), port, '::1');
-  client.send(encodeSocksDatagram(REMOTE, Buffer.from('short')), port, '::1');
-  await until(() => gate.payloads.length > 0, 'the short one goes');
-  assert.deepEqual(gate.payloads, ['short']);
+  client.send(encodeSocksDatagram(REMOTE, Buffer.from('after')), port, '::1');
+  await until(() => gate.payloads.length > 1, 'the last one goes');
+  assert.deepEqual(gate.payloads, ['before', 'after']);
   relay.close();
 });
