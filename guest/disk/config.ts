@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { absolutePath, count } from '../../shared/config/fields.ts';
 import type { Problem } from '../../shared/errors.ts';
 import { isPosternError } from '../../shared/errors.ts';
 import { checkKey } from '../../shared/objects/key.ts';
@@ -22,18 +23,6 @@ const PREFIX_MAX_CHARS = 400;
 
 const VOLUME_NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 export const DEVICE = /^\/dev\/nbd(\d{1,4})$/;
-
-const absolutePath = v.pipe(v.string('an absolute path'), v.regex(/^\/[^\0]*$/, 'an absolute path'));
-
-const count = (min: number, max: number) => {
-  const expected = `a whole number from ${min} to ${max}`;
-  return v.pipe(
-    v.number(expected),
-    v.integer(expected),
-    v.minValue(min, expected),
-    v.maxValue(max, expected),
-  );
-};
 
 const ENVIRONMENT_NAME = 'the name of an environment variable, A-Z, 0-9 and _';
 

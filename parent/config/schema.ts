@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { count } from '../../shared/config/fields.ts';
 import { PosternError } from '../../shared/errors.ts';
 import { parseTransportAddress } from '../../shared/transport/address.ts';
 import { grantsSchema, objectLimitsSchema, storesSchema } from '../objects/config.ts';
@@ -42,16 +43,6 @@ export const DEFAULT_QUOTAS = {
 
 const port = (expected = 'a port from 1 to 65535') =>
   v.pipe(v.number(expected), v.integer(expected), v.minValue(1, expected), v.maxValue(65535, expected));
-
-const count = (min: number, max: number) => {
-  const expected = `a whole number from ${min} to ${max}`;
-  return v.pipe(
-    v.number(expected),
-    v.integer(expected),
-    v.minValue(min, expected),
-    v.maxValue(max, expected),
-  );
-};
 
 /** A string that `parse` turns into `T`, or rejects with a coded error; the problem then says `expected`. */
 function parsed<T>(expected: string, parse: (text: string) => T) {

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { absolutePath, count } from '../../shared/config/fields.ts';
 import type { Problem } from '../../shared/errors.ts';
 import { checkPrefix, KEY_MAX_BYTES } from '../../shared/objects/key.ts';
 import { OBJECT_MAX_BYTES } from '../../shared/objects/store.ts';
@@ -22,18 +23,6 @@ export const DEFAULT_OBJECT_LIMITS = {
 const STORE_NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 const BUCKET = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
 
-const path = v.pipe(v.string('an absolute path'), v.regex(/^\/[^\0]*$/, 'an absolute path'));
-
-const count = (min: number, max: number) => {
-  const expected = `a whole number from ${min} to ${max}`;
-  return v.pipe(
-    v.number(expected),
-    v.integer(expected),
-    v.minValue(min, expected),
-    v.maxValue(max, expected),
-  );
-};
-
 const url = v.pipe(
   v.string('an http or https URL'),
   v.check(
@@ -49,7 +38,7 @@ const credentials = v.union(
     v.strictObject({
       accessKeyId: v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,128}$/, 'an access key id')),
       /** The secret alone in a file that only this user can read; never in this configuration. */
-      secretAccessKeyFile: path,
+      secretAccessKeyFile: absolutePath,
     }),
   ],
   'aws, or accessKeyId and secretAccessKeyFile',
@@ -68,11 +57,14 @@ const s3 = v.strictObject({
   requestTimeoutMs: v.optional(count(1000, 600_000)),
 });
 
-const cache = v.strictObject({ path, maxBytes: count(OBJECT_MAX_BYTES, Number.MAX_SAFE_INTEGER) });
+const cache = v.strictObject({
+  path: absolutePath,
+  maxBytes: count(OBJECT_MAX_BYTES, Number.MAX_SAFE_INTEGER),
+});
 
 const store = v.pipe(
   v.strictObject({
-    directory: v.optional(v.strictObject({ path })),
+    directory: v.optional(v.strictObject({ path: absolutePath })),
     s3: v.optional(s3),
     /** Ciphertext that was read once, on a disk of the parent. */
     cache: v.optional(cache),
