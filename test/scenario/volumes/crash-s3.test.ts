@@ -1,16 +1,15 @@
-import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { createBucket } from '../../s3/buckets.ts';
 import { type Radosgw, startRadosgw } from '../../s3/radosgw.ts';
+import { testRounds } from './crash-rounds.ts';
 import { Crashes } from './crashes.ts';
 import { VolumeWorld } from './world.ts';
 
 const ROUNDS = process.env['SLOW'] === '1' ? 150 : 8;
-const BATCH = 50;
 const SEED = Number(process.env['SEED'] ?? randomInt(2 ** 31));
 
 describe(`guest, parent and Ceph’s gateway, killed in ${ROUNDS} rounds (SEED=${SEED})`, () => {
@@ -38,17 +37,5 @@ describe(`guest, parent and Ceph’s gateway, killed in ${ROUNDS} rounds (SEED=$
     await rm(folder, { recursive: true, force: true });
   });
 
-  // Each has a deadline of its own.
-  for (let from = 1; from <= ROUNDS; from += BATCH) {
-    const to = Math.min(ROUNDS, from + BATCH - 1);
-    test(`rounds ${from} to ${to}: every acknowledged flush is found, nothing that was never written`, async () => {
-      for (let round = from; round <= to; round += 1) await crashes.round(`SEED=${SEED} round ${round}`);
-    });
-  }
-
-  test('in the end every byte verifies', async (t) => {
-    await crashes.end();
-    t.diagnostic(JSON.stringify(crashes.counts));
-    assert.ok(crashes.counts.flushes > 0);
-  });
+  testRounds(() => crashes, ROUNDS, SEED);
 });
