@@ -95,8 +95,7 @@ export class Work {
 
   /** @throws PosternError ERR_DNS_DEADLINE */
   checkDeadline(): void {
-    if (this.leftMs === 0)
-      throw new PosternError('ERR_DNS_DEADLINE', 'the deadline of the question has passed');
+    if (this.leftMs === 0) throw deadlinePassed();
   }
 
   /** @throws PosternError ERR_DNS_LIMIT, ERR_DNS_DEADLINE */
@@ -107,6 +106,10 @@ export class Work {
     }
     this.upstreamQuestions += 1;
   }
+}
+
+export function deadlinePassed(): PosternError {
+  return new PosternError('ERR_DNS_DEADLINE', 'the deadline of the question has passed');
 }
 
 export function overLimit(what: string): PosternError {

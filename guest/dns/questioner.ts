@@ -1,5 +1,5 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
-import type { Work } from './limits.ts';
+import { deadlinePassed, type Work } from './limits.ts';
 import { FLAG, type Message, readMessage } from './message.ts';
 import type { DomainName } from './name.ts';
 import { type Response, toResponse } from './rrset.ts';
@@ -113,10 +113,13 @@ async function exchange(
   work.countUpstreamQuestion();
   const controller = new AbortController();
   // Not AbortSignal.timeout: it cannot be taken back, and firing it long after the answer costs more than the answer.
-  const timer = setTimeout(() => controller.abort(), Math.min(timeoutMs, work.leftMs));
+  const { leftMs } = work;
+  const timer = setTimeout(() => controller.abort(), Math.min(timeoutMs, leftMs));
   try {
     return readMessage(await way.exchange(encodeQuery(name, type), { signal: controller.signal }));
   } catch (error) {
+    // A timer may fire a moment before its time: who was the shorter one tells, not the clock.
+    if (controller.signal.aborted && leftMs <= timeoutMs) throw deadlinePassed();
     work.checkDeadline();
     if (isPosternError(error, 'ERR_DNS_MALFORMED')) {
       throw new PosternError('ERR_DNS_MALFORMED', `${way.name}: ${error.message}`, { cause: error });
