@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { PosternError } from '../../shared/errors.ts';
+import type { PayloadBudget } from './budget.ts';
 import type { Agreement, ExportTable, NbdExport } from './export.ts';
 import { Handshake } from './handshake.ts';
 import { Intake } from './intake.ts';
@@ -25,13 +26,14 @@ type Phase =
 export class Connection {
   readonly #socket: Socket;
   readonly #limits: NbdLimits;
+  readonly #budget: PayloadBudget;
   readonly #events: ConnectionEvents;
   readonly #intake = new Intake();
   readonly #closedResolvers = Promise.withResolvers<void>();
   #phase: Phase = { kind: 'over' };
 
   /** Takes the stream over: it is not to be used any more. */
-  constructor(stream: Socket, limits: NbdLimits, events: ConnectionEvents) {
+  constructor(stream: Socket, limits: NbdLimits, budget: PayloadBudget, events: ConnectionEvents) {
     this.#socket = receiveInto(stream, {
       target: () => (this.#phase.kind === 'transmission' ? this.#phase.transmission.target() : undefined),
       landed: (count) => {
@@ -40,6 +42,7 @@ export class Connection {
       received: (chunk) => this.#received(chunk),
     });
     this.#limits = limits;
+    this.#budget = budget;
     this.#events = events;
   }
 
@@ -72,14 +75,12 @@ export class Connection {
 
   /** Requests begun are answered, then the stream is closed. New ones are refused with ESHUTDOWN. */
   shutDown(): void {
-    if (this.#phase.kind !== 'transmission') {
-      this.#socket.destroy();
-      return;
-    }
-    this.#phase.transmission.windUp({ error: 'ESHUTDOWN', text: 'the export is being closed' });
+    if (this.#phase.kind !== 'transmission') this.destroy();
+    else this.#phase.transmission.windUp({ error: 'ESHUTDOWN', text: 'the export is being closed' });
   }
 
   destroy(): void {
+    this.#leave();
     this.#socket.destroy();
   }
 
@@ -113,7 +114,8 @@ export class Connection {
 
   #enterTransmission(agreement: Agreement): void {
     this.#leave();
-    const transmission = new Transmission(this.#socket, this.#intake, agreement, this.#limits, {
+    const limits = this.#limits;
+    const transmission = new Transmission(this.#socket, this.#intake, agreement, limits, this.#budget, {
       idle: () => this.#socket.destroySoon(),
       violation: (text) => this.#violate(text),
       failed: (request, failure) => this.#events.failed(this, request, failure),
@@ -140,6 +142,7 @@ export class Connection {
 
   #leave(): void {
     if (this.#phase.kind === 'handshake') clearTimeout(this.#phase.timer);
+    if (this.#phase.kind === 'transmission') this.#phase.transmission.abandon();
     this.#phase = { kind: 'over' };
   }
 }

@@ -83,6 +83,8 @@ export const CHUNK = {
 } as const;
 
 export const CHUNK_FLAG_DONE = 1;
+/** Length and state of one extent in BLOCK_STATUS. */
+export const EXTENT_BYTES = 8;
 export const STATE_HOLE = 1;
 export const STATE_ZERO = 2;
 

@@ -42,9 +42,17 @@ export const RECEIVE_MIN_BYTES = 32 * 1024;
 /** The rest of a payload this long is read to where it belongs; below, the requests behind it come in the same read. */
 export const DIRECT_READ_MIN_BYTES = 64 * 1024;
 
+/** The peer of a connection that waits is looked for so often: a dead one keeps its place no longer. */
+export const PAUSED_CHECK_MS = 2_000;
+
 export interface NbdLimits {
-  /** Payload bytes (write data received, read data not yet taken by the kernel) of one connection. */
+  /**
+   * Payload bytes of all connections of a server together, above each one's own: of a write from its announcement to its
+   * reply, of a read until the kernel has taken its data.
+   */
   readonly inflightBytes: number;
+  /** Payload bytes that each connection may hold whatever the others hold. */
+  readonly ownBytes: number;
   /** Requests of one connection that are not answered yet. */
   readonly inflightRequests: number;
   /** Connections of one server, over all exports. */
@@ -52,10 +60,13 @@ export interface NbdLimits {
 }
 
 export const DEFAULT_LIMITS: NbdLimits = {
-  // One largest request is always let in; two keep the device busy while the next arrives.
-  inflightBytes: 2 * MAX_PAYLOAD_BYTES,
+  // One largest request, and 8 MiB of others beside it: as much as one object of a volume, and more than two cores fill.
+  inflightBytes: MAX_PAYLOAD_BYTES + 8 * 1024 * 1024,
+  // A client that announces a large write and sends none of it holds shared bytes for as long as it likes. The kernel's
+  // requests are 128 KiB at most unless told otherwise, nbdcopy's 256 KiB: with eight and four at once both go on.
+  ownBytes: 1024 * 1024,
   // The kernel queues 128 on a connection, fio and qemu rarely more; twice that hides no latency any more.
   inflightRequests: 256,
-  // The kernel's and nbdcopy's four, for several exports; each may hold inflightBytes.
+  // The kernel's and nbdcopy's four, for several exports; each may hold ownBytes.
   connections: 32,
 };

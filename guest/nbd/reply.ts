@@ -2,6 +2,7 @@ import {
   CHUNK,
   CHUNK_FLAG_DONE,
   CHUNK_HEADER_BYTES,
+  EXTENT_BYTES,
   NBD_ERROR,
   SIMPLE_REPLY_BYTES,
   SIMPLE_REPLY_MAGIC,
@@ -57,7 +58,7 @@ export function errorChunk(request: Request, { error, text }: Refusal): Buffer {
 /** BLOCK_STATUS of base:allocation: neighbours of one state are one extent; `one` keeps only the first. */
 export function blockStatusChunk(request: Request, extents: readonly BlockExtent[], one: boolean): Buffer {
   const merged = mergeExtents(extents, request.length, one ? 1 : MAX_EXTENTS);
-  const bytes = chunk(request, CHUNK.BLOCK_STATUS, true, 4 + 8 * merged.length);
+  const bytes = chunk(request, CHUNK.BLOCK_STATUS, true, 4 + EXTENT_BYTES * merged.length);
   let at = bytes.writeUInt32BE(ALLOCATION_CONTEXT_ID, CHUNK_HEADER_BYTES);
   for (const { length, hole, zero } of merged) {
     at = bytes.writeUInt32BE(length, at);

@@ -1,6 +1,6 @@
-import { COMMAND, COMMAND_FLAG, type NbdErrorName, REQUEST_MAGIC } from './constants.ts';
+import { COMMAND, COMMAND_FLAG, EXTENT_BYTES, type NbdErrorName, REQUEST_MAGIC } from './constants.ts';
 import type { Agreement } from './export.ts';
-import { MAX_PAYLOAD_BYTES } from './limits.ts';
+import { MAX_EXTENTS, MAX_PAYLOAD_BYTES } from './limits.ts';
 
 /** One request's 28 bytes. The cookie stays in two halves: it is only ever copied back. */
 export interface Request {
@@ -91,9 +91,13 @@ export function refusalOf(request: Request, agreement: Agreement): Refusal | und
   return undefined;
 }
 
-/** What a request may hold in memory until its reply has left: what the connection's budget counts. */
-export function heldBytes(request: Request): number {
-  return request.type === COMMAND.READ || request.type === COMMAND.WRITE ? request.length : 0;
+/** What a request may hold in memory until its reply has left: what the server's budget counts. */
+export function heldBytes({ type, flags, length }: Request): number {
+  if (type === COMMAND.READ || type === COMMAND.WRITE) return length;
+  // Nobody knows before how many extents there are.
+  if (type === COMMAND.BLOCK_STATUS && (flags & COMMAND_FLAG.REQ_ONE) === 0)
+    return MAX_EXTENTS * EXTENT_BYTES;
+  return 0;
 }
 
 function invalid(text: string): Refusal {

@@ -4,6 +4,7 @@ import type { Logger } from '../../shared/log.ts';
 import { LogRateLimiter } from '../../shared/log.ts';
 import { listenStream } from '../../shared/transport/connect.ts';
 import type { Listener } from '../../shared/transport/transport.ts';
+import { PayloadBudget } from './budget.ts';
 import { Connection, type ConnectionEvents } from './connection.ts';
 import type { ExportTable, NbdExport } from './export.ts';
 import { DEFAULT_LIMITS, MAX_STRING_BYTES, type NbdLimits } from './limits.ts';
@@ -18,6 +19,7 @@ export interface NbdServerOptions {
 export class NbdServer implements ExportTable {
   readonly #log: Logger;
   readonly #limits: NbdLimits;
+  readonly #budget: PayloadBudget;
   readonly #rate = new LogRateLimiter();
   readonly #exports = new Map<string, NbdExport>();
   readonly #connections = new Set<Connection>();
@@ -26,6 +28,7 @@ export class NbdServer implements ExportTable {
   constructor({ log, limits }: NbdServerOptions) {
     this.#log = log;
     this.#limits = { ...DEFAULT_LIMITS, ...limits };
+    this.#budget = new PayloadBudget(this.#limits);
   }
 
   /** @throws PosternError ERR_NBD_EXPORT for a name that is taken or too long */
@@ -100,13 +103,18 @@ export class NbdServer implements ExportTable {
     return this.#connections.size;
   }
 
+  /** Payload bytes that the connections hold now, and requests of closed ones that the device is not done with. */
+  get heldBytes(): number {
+    return this.#budget.heldBytes;
+  }
+
   #open(stream: Socket): Connection | undefined {
     if (this.#closing || this.#connections.size >= this.#limits.connections) {
       this.#warn('limit', { limit: this.#limits.connections }, 'connection refused');
       stream.destroy();
       return undefined;
     }
-    const connection = new Connection(stream, this.#limits, this.#events);
+    const connection = new Connection(stream, this.#limits, this.#budget, this.#events);
     this.#connections.add(connection);
     return connection;
   }

@@ -1,13 +1,15 @@
 import type { Socket } from 'node:net';
 import { isPosternError, type PosternError } from '../../shared/errors.ts';
-import { allocateBody } from '../../shared/objects/bodies.ts';
+import { allocateBody, recycleBody } from '../../shared/objects/bodies.ts';
 import { answer, type Reply, refuse } from './answer.ts';
+import type { Account, PayloadBudget } from './budget.ts';
 import { COMMAND, REQUEST_BYTES } from './constants.ts';
 import type { Agreement } from './export.ts';
 import { refusalOfFailure } from './failure.ts';
 import type { Intake } from './intake.ts';
 import { DIRECT_READ_MIN_BYTES, type NbdLimits } from './limits.ts';
 import { Outbox } from './outbox.ts';
+import { Pause } from './pause.ts';
 import { decodeRequest, heldBytes, type Refusal, type Request, refusalOf } from './request.ts';
 
 /** What a transmission tells its connection. */
@@ -21,8 +23,12 @@ export interface TransmissionEvents {
 
 type State =
   | { readonly kind: 'request' }
-  /** Decoded and legal, but over the connection's budget: nothing is read until it fits. */
-  | { readonly kind: 'waiting'; readonly request: Request }
+  /** Decoded, but there are too many requests, or it is legal and too large for the moment: nothing is read until it fits. */
+  | {
+      readonly kind: 'waiting';
+      readonly request: Request;
+      readonly until: 'fewer requests' | 'bytes granted';
+    }
   | { readonly kind: 'payload'; readonly request: Request; readonly target: Buffer; filled: number }
   /** The payload of a WRITE that is refused. */
   | { readonly kind: 'skip'; readonly request: Request; readonly refusal: Refusal; left: number }
@@ -33,18 +39,20 @@ const NO_PAYLOAD = Buffer.alloc(0);
 
 /**
  * The transmission phase of one connection: requests are begun as they arrive, run side by side and are answered as
- * they finish. While the connection's budget is used up the socket is paused, and the kernel holds the peer back.
+ * they finish. While the next one does not fit into the server's budget the socket is paused, and the kernel holds the
+ * peer back.
  */
 export class Transmission {
-  readonly #socket: Socket;
+  readonly #pause: Pause;
   readonly #intake: Intake;
   readonly #agreement: Agreement;
   readonly #limits: NbdLimits;
+  readonly #budget: PayloadBudget;
+  readonly #account: Account;
   readonly #events: TransmissionEvents;
   readonly #outbox: Outbox;
   #state: State = REQUEST;
   #requests = 0;
-  #heldBytes = 0;
   #refusing: Refusal | undefined;
 
   constructor(
@@ -52,12 +60,15 @@ export class Transmission {
     intake: Intake,
     agreement: Agreement,
     limits: NbdLimits,
+    budget: PayloadBudget,
     events: TransmissionEvents,
   ) {
-    this.#socket = socket;
+    this.#pause = new Pause(socket);
     this.#intake = intake;
     this.#agreement = agreement;
     this.#limits = limits;
+    this.#budget = budget;
+    this.#account = budget.open(() => this.#granted());
     this.#events = events;
     this.#outbox = new Outbox(socket, (replies, bytes) => this.#released(replies, bytes));
   }
@@ -83,25 +94,36 @@ export class Transmission {
 
   /** No more requests are begun; `idle` follows when those begun are answered. */
   end(): void {
-    this.#abandonPayload();
-    this.#state = { kind: 'ended' };
+    this.abandon();
     // What still comes is thrown away, so that the peer's end is seen behind it.
-    this.#socket.resume();
+    this.#pause.end();
     if (this.#requests === 0) this.#events.idle();
   }
 
-  /** A request whose payload never came whole was not begun. */
-  #abandonPayload(): void {
+  /**
+   * Nothing more is read. A request that waits or whose payload never came whole was not begun; what it holds is given
+   * back. Those begun hold theirs until the device is done with them.
+   */
+  abandon(): void {
     const state = this.#state;
+    this.#state = { kind: 'ended' };
+    if (state.kind === 'waiting') this.#budget.leave(this.#account);
     if (state.kind !== 'payload' && state.kind !== 'skip') return;
     this.#requests -= 1;
-    if (state.kind === 'payload') this.#heldBytes -= heldBytes(state.request);
+    if (state.kind === 'skip') return;
+    recycleBody(state.target);
+    this.#budget.give(this.#account, heldBytes(state.request));
   }
 
   /** What comes while the requests begun are being answered is refused; then it is the end. */
   windUp(refusal: Refusal): void {
     this.#refusing = refusal;
-    if (this.#requests === 0) this.end();
+    if (this.#state.kind === 'waiting') {
+      // Refused, it needs no bytes.
+      this.#budget.leave(this.#account);
+      this.#admit(this.#state.request);
+      this.#continue();
+    } else if (this.#requests === 0) this.end();
   }
 
   /** True when something was done and more may be. */
@@ -111,7 +133,7 @@ export class Transmission {
       case 'request':
         return this.#readRequest();
       case 'waiting':
-        return this.#admit(state.request);
+        return state.until === 'fewer requests' && this.#admit(state.request);
       case 'payload':
         state.filled += this.#intake.takeInto(state.target, state.filled);
         if (state.filled < state.target.length) return false;
@@ -147,29 +169,42 @@ export class Transmission {
   }
 
   #admit(request: Request): boolean {
+    if (this.#requests >= this.#limits.inflightRequests) return this.#wait(request, 'fewer requests');
     const refusal = this.#refusing ?? refusalOf(request, this.#agreement);
     const bytes = refusal === undefined ? heldBytes(request) : 0;
-    if (!this.#fits(bytes)) {
-      this.#state = { kind: 'waiting', request };
-      this.#socket.pause();
-      return false;
-    }
+    if (!this.#budget.take(this.#account, bytes)) return this.#wait(request, 'bytes granted');
+    this.#enter(request, refusal);
+    return true;
+  }
+
+  #wait(request: Request, until: 'fewer requests' | 'bytes granted'): false {
+    this.#state = { kind: 'waiting', request, until };
+    this.#pause.begin();
+    return false;
+  }
+
+  #granted(): void {
+    const state = this.#state;
+    if (state.kind !== 'waiting') throw new Error(`bytes granted in state ${state.kind}`);
+    this.#enter(state.request, undefined);
+    this.#continue();
+  }
+
+  /** After a wait. */
+  #continue(): void {
+    this.pump();
+    if (this.#state.kind !== 'waiting') this.#pause.end();
+  }
+
+  /** The request's bytes are held. */
+  #enter(request: Request, refusal: Refusal | undefined): void {
     this.#state = REQUEST;
     this.#requests += 1;
-    this.#heldBytes += bytes;
     if (refusal !== undefined) {
       const left = request.type === COMMAND.WRITE ? request.length : 0;
       this.#state = { kind: 'skip', request, refusal, left };
     } else if (request.type === COMMAND.WRITE) this.#receive(request);
     else this.#begin(request, NO_PAYLOAD);
-    return true;
-  }
-
-  /** One request always fits when nothing else is in flight. */
-  #fits(bytes: number): boolean {
-    if (this.#requests === 0) return true;
-    const { inflightRequests, inflightBytes } = this.#limits;
-    return this.#requests < inflightRequests && (bytes === 0 || this.#heldBytes + bytes <= inflightBytes);
   }
 
   #receive(request: Request): void {
@@ -202,11 +237,8 @@ export class Transmission {
 
   #released(replies: number, bytes: number): void {
     this.#requests -= replies;
-    this.#heldBytes -= bytes;
-    if (this.#state.kind === 'waiting') {
-      this.pump();
-      if (this.#state.kind !== 'waiting') this.#socket.resume();
-    }
+    this.#budget.give(this.#account, bytes);
+    if (this.#state.kind === 'waiting' && this.#state.until === 'fewer requests') this.#continue();
     if (this.#requests > 0) return;
     if (this.#state.kind === 'ended') this.#events.idle();
     else if (this.#refusing !== undefined) this.end();

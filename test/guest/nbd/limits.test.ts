@@ -4,49 +4,15 @@ import { stat } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
 import { COMMAND, NBD_ERROR, OPTION, OPTION_REPLY } from '../../../guest/nbd/constants.ts';
 import { streamPair } from '../../../shared/transport/pair.ts';
+import { GatedDevice, settle } from './gated-device.ts';
 import { MemoryDevice } from './memory-device.ts';
 import { RunningServer } from './running-server.ts';
-
-/** Holds every read until it is let go, and counts the most that were in it at once. */
-class GatedDevice extends MemoryDevice {
-  readonly waiting: (() => void)[] = [];
-  mostReads = 0;
-  mostBytes = 0;
-  bytes = 0;
-  entered: () => void = () => {};
-
-  override async read(offset: number, length: number): Promise<Buffer> {
-    this.bytes += length;
-    await new Promise<void>((resolve) => {
-      this.waiting.push(resolve);
-      this.mostReads = Math.max(this.mostReads, this.waiting.length);
-      this.mostBytes = Math.max(this.mostBytes, this.bytes);
-      this.entered();
-    });
-    this.bytes -= length;
-    return super.read(offset, length);
-  }
-
-  /** Resolves when `count` reads wait. */
-  async untilWaiting(count: number): Promise<void> {
-    while (this.waiting.length < count) {
-      await new Promise<void>((resolve) => {
-        this.entered = resolve;
-      });
-    }
-  }
-}
-
-/** Enough turns of the event loop for anything that could still happen on a local socket to happen. */
-async function settle(): Promise<void> {
-  for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-}
 
 describe('NBD limits', () => {
   const device = new GatedDevice(8 * 1024 * 1024);
   let running: RunningServer;
   before(async () => {
-    const limits = { inflightRequests: 8, inflightBytes: 64 * 1024, connections: 3 };
+    const limits = { inflightRequests: 8, inflightBytes: 64 * 1024, ownBytes: 0, connections: 3 };
     running = await RunningServer.start([{ name: '', device }], limits);
   });
   after(() => running.close());
@@ -67,7 +33,7 @@ describe('NBD limits', () => {
       await device.untilWaiting(most);
       await settle();
       const seen = new Set<bigint>();
-      const drain = setInterval(() => device.waiting.splice(0).forEach((go) => void go()), 1);
+      const drain = setInterval(() => device.letAllGo(), 1);
       while (seen.size < asked) seen.add((await client.answer(length)).cookie);
       clearInterval(drain);
       assert.equal(device.mostReads, most);
@@ -83,7 +49,7 @@ describe('NBD limits', () => {
     let served = 0;
     const drain = setInterval(() => {
       served += device.waiting.length;
-      device.waiting.splice(0).forEach((go) => void go());
+      device.letAllGo();
     }, 1);
     for (let cookie = 0; cookie < asked; cookie += 1) client.request({ type: COMMAND.READ, length });
     for (let before = -1; before !== served; ) {
@@ -104,7 +70,7 @@ describe('NBD limits', () => {
     const data = Buffer.alloc(1024 * 1024, 3);
     client.request({ type: COMMAND.WRITE, length: data.length, cookie: 5n }, data);
     await settle();
-    device.waiting.splice(0).forEach((go) => void go());
+    device.letAllGo();
     await client.answer(16);
     assert.equal((await client.answer()).cookie, 5n);
     client.disconnect();
@@ -149,7 +115,7 @@ describe('NBD exports that go away', () => {
     client.request({ type: COMMAND.WRITE, length: 3, cookie: 2n }, Buffer.alloc(3));
     const late = await client.answer();
     assert.deepEqual([late.cookie, late.kind === 'simple' && late.error], [2n, NBD_ERROR.ESHUTDOWN]);
-    device.waiting.splice(0).forEach((go) => void go());
+    device.letAllGo();
     assert.equal((await client.answer(16)).cookie, 1n);
     assert.equal((await client.readToEnd()).length, 0);
     await removed;
@@ -167,7 +133,7 @@ describe('NBD exports that go away', () => {
     await device.untilWaiting(1);
     await running.server.remove('', 10);
     assert.equal((await client.readToEnd()).length, 0);
-    device.waiting.splice(0).forEach((go) => void go());
+    device.letAllGo();
   });
 
   it('takes the kernel’s connections along, and nobody else’s', async (t) => {

@@ -28,7 +28,10 @@ it('NBD payloads stay what they were, however they come and however long they ar
   const noise = randomBytes(2_000_000);
   for (let round = 0; round < fuzzRounds(10); round += 1) {
     const device = new RetainingDevice(1024 * 1024 * 1024);
-    const running = await RunningServer.start([{ name: '', device }], { inflightBytes: 1024 * 1024 });
+    const running = await RunningServer.start([{ name: '', device }], {
+      inflightBytes: 768 * 1024,
+      ownBytes: 256 * 1024,
+    });
     t.after(() => running.close());
     const client = await running.open();
     const wanted = new Map<number, string>();

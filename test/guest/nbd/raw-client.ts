@@ -69,6 +69,10 @@ export class RawClient {
     return new RawClient(socket);
   }
 
+  static over(socket: Socket): RawClient {
+    return new RawClient(socket);
+  }
+
   send(...parts: readonly Buffer[]): void {
     this.socket.write(Buffer.concat(parts));
   }
