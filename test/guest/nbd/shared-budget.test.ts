@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import { COMMAND } from '../../../guest/nbd/constants.ts';
+import { COMMAND, NBD_ERROR } from '../../../guest/nbd/constants.ts';
 import { DEFAULT_LIMITS, MAX_PAYLOAD_BYTES, type NbdLimits } from '../../../guest/nbd/limits.ts';
 import { GatedDevice, settle } from './gated-device.ts';
 import { MemoryDevice } from './memory-device.ts';
@@ -114,6 +114,41 @@ describe('NBD budget of a server', () => {
     stalled.socket.destroy();
     assert.equal((await client.answer()).cookie, 9n);
     assert.ok((await device.read(0, data.length)).equals(data));
+    client.disconnect();
+    await untilLeft(running, 0);
+  });
+
+  it('refuses what waits when the export goes away', async (t) => {
+    const running = await start(t, new MemoryDevice(SIZE_BYTES));
+    const stalled = await stall(running);
+    await settle();
+    const client = await running.open();
+    client.request({ type: COMMAND.READ, length: MAX_PAYLOAD_BYTES, cookie: 3n });
+    await settle();
+    const removed = running.server.remove('', 5000);
+    const answer = await client.answer();
+    assert.deepEqual([answer.cookie, answer.kind === 'simple' && answer.error], [3n, NBD_ERROR.ESHUTDOWN]);
+    assert.equal((await client.readToEnd()).length, 0);
+    stalled.socket.destroy();
+    await removed;
+    assert.equal(running.server.heldBytes, 0);
+  });
+
+  it('counts block status as its longest reply', async (t) => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    class SlowDevice extends MemoryDevice {
+      override async blockStatus(offset: number, length: number) {
+        await promise;
+        return super.blockStatus(offset, length);
+      }
+    }
+    const running = await start(t, new SlowDevice(SIZE_BYTES), { inflightBytes: 128 * KIB, ownBytes: 0 });
+    const client = await running.open('', { allocation: true });
+    for (let count = 0; count < 5; count += 1) client.request({ type: COMMAND.BLOCK_STATUS, length: MIB });
+    await settle();
+    assert.equal(running.server.heldBytes, 128 * KIB);
+    resolve();
+    for (let count = 0; count < 5; count += 1) await client.answer();
     client.disconnect();
     await untilLeft(running, 0);
   });
