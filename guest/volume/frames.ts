@@ -1,5 +1,5 @@
 import { PosternError } from '../../shared/errors.ts';
-import { recycleBody } from '../../shared/objects/bodies.ts';
+import { freeBytes, recycleBody } from '../../shared/objects/bodies.ts';
 import { FieldReader } from './fields.ts';
 import type { KeyRing } from './keyring.ts';
 import type { VolumeLimits } from './limits.ts';
@@ -35,16 +35,64 @@ interface Handle {
   readonly seal: SegmentSeal;
 }
 
+/** A frame that is being fetched, or is there; its memory goes with whoever needs it last. */
+class Frame {
+  /** Resolves when `bytes` is there. */
+  readonly opened: Promise<void>;
+  #bytes: Buffer | undefined;
+  #users = 1;
+  #isCached = false;
+
+  /** One user has it from the start. `onOpened` may put it into the cache before anybody can think it unused. */
+  constructor(opening: Promise<Buffer>, onOpened: () => void) {
+    this.opened = opening.then((bytes) => {
+      this.#bytes = bytes;
+      onOpened();
+      this.#freeIfUnused();
+    });
+  }
+
+  get bytes(): Buffer {
+    if (this.#bytes === undefined) throw new RangeError('a frame that is not there any more');
+    return this.#bytes;
+  }
+
+  get length(): number {
+    return this.#bytes?.length ?? 0;
+  }
+
+  take(): this {
+    this.#users += 1;
+    return this;
+  }
+
+  release(): void {
+    this.#users -= 1;
+    this.#freeIfUnused();
+  }
+
+  setCached(isCached: boolean): void {
+    this.#isCached = isCached;
+    this.#freeIfUnused();
+  }
+
+  #freeIfUnused(): void {
+    if (this.#users > 0 || this.#isCached || this.#bytes === undefined) return;
+    freeBytes(this.#bytes);
+    this.#bytes = undefined;
+  }
+}
+
 /** Reads and opens frames: those near each other in one GET, each once at a time, the newest kept in a bounded cache. */
 export class FrameReader {
-  readonly cache: ByteCache<number>;
+  readonly cache: ByteCache<number, Frame>;
   readonly #objects: VolumeObjects;
   readonly #ring: KeyRing;
   readonly #limits: VolumeLimits;
   readonly #lookUp: (segment: number) => Promise<SegmentEntry | undefined>;
   readonly #requests: Semaphore;
   readonly #handles = new Map<number, Handle>();
-  readonly #underWay = new Map<number, Promise<Buffer>>();
+  readonly #underWay = new Map<number, Frame>();
 
   constructor(
     objects: VolumeObjects,
@@ -56,31 +104,47 @@ export class FrameReader {
     this.#ring = ring;
     this.#limits = limits;
     this.#lookUp = lookUp;
-    this.cache = new ByteCache(limits.readCacheBytes);
+    this.cache = new ByteCache(limits.readCacheBytes, (frame) => frame.setCached(false));
     this.#requests = new Semaphore(limits.readRequests);
   }
 
   /**
-   * Plaintexts in the order asked for. `keep: false` for what nobody will ask for again: it takes no other's place in the cache.
+   * Does `work` with the plaintexts, in the order asked for, which are valid until what it returns has settled. `keep: false`
+   * for what nobody will ask for again: it takes no other's place in the cache.
    * @throws ERR_VOLUME_CORRUPT, ERR_VOLUME_MISSING (also for a segment that was freed meanwhile), ERR_VOLUME_UNAVAILABLE
    */
-  async read(requests: readonly FrameRequest[], { keep = true } = {}): Promise<Buffer[]> {
-    const wanted = new Map<number, FrameRequest>();
-    const ready = requests.map((request) => {
-      const key = frameKey(request);
-      const found = this.cache.get(key) ?? this.#underWay.get(key);
-      if (found === undefined) wanted.set(key, request);
-      return found;
-    });
-    if (wanted.size === 0) return Promise.all(ready as (Buffer | Promise<Buffer>)[]);
-    const fetched = await this.#fetch([...wanted.values()], keep);
-    return Promise.all(
-      requests.map((request, index) => {
-        const bytes = ready[index] ?? fetched.get(frameKey(request));
-        if (bytes === undefined) throw new RangeError('a frame that nobody fetched');
-        return bytes;
-      }),
-    );
+  async use<T>(
+    requests: readonly FrameRequest[],
+    work: (frames: readonly Buffer[]) => T | Promise<T>,
+    { keep = true } = {},
+  ): Promise<T> {
+    const held = new Map<number, Frame>();
+    try {
+      const wanted: FrameRequest[] = [];
+      for (const request of requests) {
+        if (!this.#hold(request, held)) wanted.push(request);
+      }
+      if (wanted.length > 0) await this.#fetch(wanted, held, keep);
+      const frames = requests.map((request) => {
+        const frame = held.get(frameKey(request));
+        if (frame === undefined) throw new RangeError('a frame that nobody fetched');
+        return frame;
+      });
+      await Promise.all(frames.map((frame) => frame.opened));
+      return await work(frames.map((frame) => frame.bytes));
+    } finally {
+      for (const frame of held.values()) frame.release();
+    }
+  }
+
+  /** Holds the frame if it is there or under way. */
+  #hold(request: FrameRequest, held: Map<number, Frame>): boolean {
+    const key = frameKey(request);
+    if (held.has(key)) return true;
+    const frame = this.cache.get(key) ?? this.#underWay.get(key);
+    if (frame === undefined) return false;
+    held.set(key, frame.take());
+    return true;
   }
 
   /** The spans of a segment, in the order of its frames. */
@@ -102,14 +166,15 @@ export class FrameReader {
     this.#handles.delete(segment);
   }
 
-  /** Starts the GETs; resolves when each wanted frame is under way. */
-  async #fetch(wanted: readonly FrameRequest[], keep: boolean): Promise<Map<number, Promise<Buffer>>> {
-    const started = new Map<number, Promise<Buffer>>();
+  /** Starts the GETs; resolves when each wanted frame is held. */
+  async #fetch(wanted: readonly FrameRequest[], held: Map<number, Frame>, keep: boolean): Promise<void> {
     const handles = new Map<number, Handle>();
     for (const { segment } of wanted) {
       if (!handles.has(segment)) handles.set(segment, await this.#handle(segment));
     }
-    const sorted = [...wanted].sort((a, b) => a.segment - b.segment || a.frame - b.frame);
+    // Somebody else may have begun the same frames while this call looked up segments.
+    const fresh = wanted.filter((request) => !this.#hold(request, held));
+    const sorted = fresh.sort((a, b) => a.segment - b.segment || a.frame - b.frame);
     for (let at = 0; at < sorted.length; ) {
       const first = sorted[at];
       const handle = first && handles.get(first.segment);
@@ -117,9 +182,8 @@ export class FrameReader {
         throw new RangeError('a segment that was not looked up');
       const run = this.#neighbours(handle, sorted, at);
       at += run.length;
-      this.#start(handle, run, started, keep);
+      this.#start(handle, first, run, held, keep);
     }
-    return started;
   }
 
   #neighbours(handle: Handle, sorted: readonly FrameRequest[], from: number): FrameRequest[] {
@@ -139,37 +203,33 @@ export class FrameReader {
 
   #start(
     handle: Handle,
+    first: FrameRequest,
     run: readonly FrameRequest[],
-    started: Map<number, Promise<Buffer>>,
+    held: Map<number, Frame>,
     keep: boolean,
   ): void {
-    // Somebody else may have begun the same frame while this call looked up segments.
-    const fresh = run.filter((request) => {
-      const other = this.#underWay.get(frameKey(request));
-      if (other !== undefined) started.set(frameKey(request), other);
-      return other === undefined;
-    });
-    const first = fresh[0];
-    const last = fresh.at(-1);
-    if (first === undefined || last === undefined) return;
     const offset = frameRange(handle.entry, first.frame).offset;
-    const end = frameRange(handle.entry, last.frame);
+    const end = frameRange(handle.entry, run.at(-1)?.frame ?? first.frame);
     const range = { offset, length: end.offset + end.length - offset };
     const sealed = this.#requests.run(() => this.#objects.need(segmentObjectName(handle.entry), range));
-    let left = fresh.length;
-    for (const request of fresh) {
+    let left = run.length;
+    for (const request of run) {
       const key = frameKey(request);
-      const opened = sealed.then((bytes) => {
+      const opening = sealed.then((bytes) => {
         const plain = this.#open(handle, request, bytes, offset);
-        if (keep) this.cache.set(frameKey(request), plain);
         left -= 1;
         if (left === 0) recycleBody(bytes);
         return plain;
       });
-      this.#underWay.set(key, opened);
-      started.set(key, opened);
-      const done = (): boolean => this.#underWay.delete(key);
-      opened.then(done, done);
+      const frame = new Frame(opening, () => {
+        this.#underWay.delete(key);
+        if (!keep) return;
+        frame.setCached(true);
+        this.cache.set(key, frame);
+      });
+      frame.opened.catch(() => this.#underWay.delete(key));
+      held.set(key, frame);
+      this.#underWay.set(key, frame);
     }
   }
 

@@ -35,7 +35,7 @@ export class BlockReader {
   async prefetch(first: number, count: number): Promise<void> {
     const places = await this.#index.places(first, count);
     const { requests } = requestsFor(first, places, () => false);
-    await this.#frames.read(requests);
+    await this.#frames.use(requests, () => undefined);
   }
 
   async #readWindow(first: number, target: Buffer): Promise<void> {
@@ -65,18 +65,19 @@ export class BlockReader {
     if (left === 0) return;
     const places = await this.#index.places(first, count);
     const { requests, frameOf } = requestsFor(first, places, (at) => inMemory[at] === 1);
-    const frames = await this.#frames.read(requests);
-    for (let at = 0; at < count; at += 1) {
-      if (inMemory[at] === 1) continue;
-      const slot = target.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
-      const frame = frames[frameOf[at] ?? -1];
-      if (frame === undefined) {
-        slot.fill(0);
-      } else {
-        const from = locationBlock(places[at] ?? 0) * BLOCK_BYTES;
-        slot.set(frame.subarray(from, from + BLOCK_BYTES));
+    await this.#frames.use(requests, (frames) => {
+      for (let at = 0; at < count; at += 1) {
+        if (inMemory[at] === 1) continue;
+        const slot = target.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
+        const frame = frames[frameOf[at] ?? -1];
+        if (frame === undefined) {
+          slot.fill(0);
+        } else {
+          const from = locationBlock(places[at] ?? 0) * BLOCK_BYTES;
+          slot.set(frame.subarray(from, from + BLOCK_BYTES));
+        }
       }
-    }
+    });
   }
 }
 

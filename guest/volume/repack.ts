@@ -1,4 +1,5 @@
 import { isPosternError } from '../../shared/errors.ts';
+import { allocateBody, recycleBody } from '../../shared/objects/bodies.ts';
 import type { Checkpointer } from './checkpoint.ts';
 import type { VolumeEnvironment } from './environment.ts';
 import type { FrameReader, FrameRequest } from './frames.ts';
@@ -10,7 +11,7 @@ import type { Memory } from './memory.ts';
 import { type FrameSpan, location, locationSegment } from './segment.ts';
 
 /** Frames of a sparse segment that are read at a time. */
-const FRAMES_AT_ONCE = 64;
+const FRAMES_AT_ONCE = 32;
 
 export interface RepackerParts {
   readonly index: VolumeIndex;
@@ -29,7 +30,40 @@ export interface RepackerParts {
 interface LiveBlock {
   readonly block: number;
   readonly place: number;
-  readonly bytes: Buffer;
+}
+
+/** Copies of live blocks in one buffer: a view would keep its whole frame, sixteen times as much. */
+class Gathered {
+  readonly #bytes: Buffer;
+  readonly #blocks: LiveBlock[] = [];
+
+  constructor(limitBytes: number) {
+    this.#bytes = allocateBody(Math.max(1, Math.floor(limitBytes / BLOCK_BYTES)) * BLOCK_BYTES);
+  }
+
+  get isFull(): boolean {
+    return this.#blocks.length * BLOCK_BYTES === this.#bytes.length;
+  }
+
+  add(live: LiveBlock, bytes: Buffer): void {
+    this.#bytes.set(bytes, this.#blocks.length * BLOCK_BYTES);
+    this.#blocks.push(live);
+  }
+
+  *blocks(): Generator<{ readonly live: LiveBlock; readonly bytes: Buffer }> {
+    for (const [index, live] of this.#blocks.entries()) {
+      yield { live, bytes: this.#bytes.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES) };
+    }
+  }
+
+  /** Empties it; says how many blocks there were. */
+  clear(): number {
+    return this.#blocks.splice(0).length;
+  }
+
+  free(): void {
+    recycleBody(this.#bytes);
+  }
 }
 
 /**
@@ -68,14 +102,18 @@ export class Repacker {
 
   async #run(): Promise<void> {
     const { checkpointer, health } = this.#parts;
-    const gathered: LiveBlock[] = [];
-    for (const number of checkpointer.candidates) {
-      if (health.state !== 'serving' || this.#isPaused) return;
-      checkpointer.candidates.delete(number);
-      await this.#try(number, () => this.#gather(number, gathered));
-      if (this.#isEnough(gathered)) await this.#try(number, () => this.#rewrite(gathered.splice(0)));
+    if (checkpointer.candidates.size === 0) return;
+    const gathered = new Gathered(this.#parts.gatherBytes);
+    try {
+      for (const number of checkpointer.candidates) {
+        if (health.state !== 'serving' || this.#isPaused) return;
+        checkpointer.candidates.delete(number);
+        await this.#try(number, () => this.#gather(number, gathered));
+      }
+      await this.#try(0, () => this.#rewrite(gathered));
+    } finally {
+      gathered.free();
     }
-    await this.#try(0, () => this.#rewrite(gathered));
   }
 
   /** Repacking only saves space: what cannot be read here fails whoever reads it, and `check` names it. */
@@ -89,18 +127,13 @@ export class Repacker {
     }
   }
 
-  #isEnough(gathered: readonly LiveBlock[]): boolean {
-    return gathered.length * BLOCK_BYTES >= this.#parts.gatherBytes;
-  }
-
   /** The segment's live blocks, as far as is known by now. */
-  async #gather(number: number, gathered: LiveBlock[]): Promise<void> {
+  async #gather(number: number, gathered: Gathered): Promise<void> {
     const { entry, spans } = await this.#parts.frames.directory(number);
     if (entry.kind === 'index') return this.#movePages(number, spans);
     this.repackedSegments += 1;
     for (let from = 0; from < spans.length; from += FRAMES_AT_ONCE) {
       await this.#gatherFrames(number, from, spans.slice(from, from + FRAMES_AT_ONCE), gathered);
-      if (this.#isEnough(gathered)) await this.#rewrite(gathered.splice(0));
     }
   }
 
@@ -118,7 +151,7 @@ export class Repacker {
     number: number,
     from: number,
     spans: readonly FrameSpan[],
-    gathered: LiveBlock[],
+    gathered: Gathered,
   ): Promise<void> {
     const requests: FrameRequest[] = [];
     const live: {
@@ -136,29 +169,38 @@ export class Repacker {
       }
       if (live.length > before) requests.push({ segment: number, frame: from + index, lba: span.lba });
     }
-    const frames = await this.#parts.frames.read(requests, { keep: false });
-    for (const { block, place, request, at } of live) {
-      const bytes = frames[request]?.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
-      if (bytes !== undefined) gathered.push({ block, place, bytes });
-    }
+    const gather = async (frames: readonly Buffer[]): Promise<void> => {
+      for (const { block, place, request, at } of live) {
+        const bytes = frames[request]?.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES);
+        if (bytes === undefined) continue;
+        gathered.add({ block, place }, bytes);
+        if (gathered.isFull) await this.#rewrite(gathered);
+      }
+    };
+    await this.#parts.frames.use(requests, gather, { keep: false });
   }
 
   /**
    * Makes what was gathered dirty, all at once where memory allows, and spills it: small segments become one large one even
    * while somebody flushes all the time.
    */
-  async #rewrite(gathered: readonly LiveBlock[]): Promise<void> {
-    for (const live of gathered) {
-      for (let outcome = this.#putBack(live); outcome !== 'done'; outcome = this.#putBack(live)) {
-        if (outcome === 'unknown') await this.#parts.index.places(live.block, 1);
-        else await this.#parts.room();
+  async #rewrite(gathered: Gathered): Promise<void> {
+    try {
+      for (const { live, bytes } of gathered.blocks()) {
+        for (;;) {
+          const outcome = this.#putBack(live, bytes);
+          if (outcome === 'done') break;
+          if (outcome === 'unknown') await this.#parts.index.places(live.block, 1);
+          else await this.#parts.room();
+        }
       }
+    } finally {
+      if (gathered.clear() > 0) this.#parts.spill();
     }
-    if (gathered.length > 0) this.#parts.spill();
   }
 
   /** Nothing is awaited between the look and the write: a block that was written meanwhile is left as it is. */
-  #putBack({ block, place, bytes }: LiveBlock): 'done' | 'unknown' | 'full' {
+  #putBack({ block, place }: LiveBlock, bytes: Buffer): 'done' | 'unknown' | 'full' {
     const { memory, index, health } = this.#parts;
     health.check();
     if (memory.find(block) !== undefined) return 'done';

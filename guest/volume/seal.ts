@@ -7,6 +7,7 @@ import {
   timingSafeEqual,
 } from 'node:crypto';
 import { PosternError } from '../../shared/errors.ts';
+import { freeBytes } from '../../shared/objects/bodies.ts';
 import { writeU64 } from './fields.ts';
 import { expandKey, type GenerationKeys, label, u32Field, u64Field } from './keys.ts';
 import { TAG_BYTES } from './limits.ts';
@@ -73,7 +74,9 @@ export function sealFrame(
 ): number {
   const cipher = createCipheriv(ALGORITHM, seal.key, frameNonce(index));
   cipher.setAAD(frameData(seal, index, span));
-  target.set(cipher.update(plaintext), at);
+  const sealed = cipher.update(plaintext);
+  target.set(sealed, at);
+  freeBytes(sealed);
   cipher.final();
   target.set(cipher.getAuthTag(), at + plaintext.length);
   return at + plaintext.length + TAG_BYTES;

@@ -8,7 +8,7 @@ import {
   S3Client,
   type S3ClientConfig,
 } from '@aws-sdk/client-s3';
-import { allocateBody } from '../../shared/objects/bodies.ts';
+import { abandonBody, allocateBody } from '../../shared/objects/bodies.ts';
 import { checkedStore } from '../../shared/objects/checked.ts';
 import { SYSTEM_CLOCK } from '../../shared/objects/clock.ts';
 import { withDeadline } from '../../shared/objects/deadline.ts';
@@ -24,6 +24,7 @@ import {
   type StoreOptions,
 } from '../../shared/objects/store.ts';
 import { isNoSuchKey, isNotFound, isPreconditionFailed, readFailure, writeFailure } from './s3-errors.ts';
+import { whetherSent } from './sent-request.ts';
 
 /** Connections to the store, for all guests together; each guest's own limit is far below. */
 export const S3_MAX_SOCKETS = 256;
@@ -102,7 +103,10 @@ class S3Objects implements ObjectStore {
       IfNoneMatch: '*',
     });
     try {
-      await this.#within(options, (abortSignal) => this.#client.send(command, { abortSignal }));
+      const { isSent } = await whetherSent(() =>
+        this.#within(options, (abortSignal) => this.#client.send(command, { abortSignal })),
+      );
+      if (!isSent) abandonBody(bytes);
       return 'created';
     } catch (error) {
       if (isPreconditionFailed(error)) return 'exists';

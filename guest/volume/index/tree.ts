@@ -19,13 +19,18 @@ export function parsePageLba(kind: TreeKind, lba: number): { level: number; page
 }
 
 /** Where pages come from: by their place, which says all, since pages are never changed. */
+export interface PagePlace {
+  readonly place: number;
+  readonly lba: number;
+}
+
 export interface PageSource {
   /** The page if it is in memory. */
   cached(place: number): Buffer | undefined;
   /** @throws ERR_VOLUME_CORRUPT, ERR_VOLUME_MISSING, ERR_VOLUME_UNAVAILABLE */
   load(place: number, lba: number): Promise<Buffer>;
   /** Brings pages into memory together, neighbours with one GET. @throws as `load` */
-  loadAll(pages: readonly { readonly place: number; readonly lba: number }[]): Promise<void>;
+  loadAll(pages: readonly PagePlace[]): Promise<void>;
 }
 
 /** One version of a tree of pages: four levels, 512 children each, holes where nothing was ever written. */

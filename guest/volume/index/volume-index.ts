@@ -13,7 +13,7 @@ import {
   type SegmentEntry,
 } from '../segment.ts';
 import { Overlay } from './overlay.ts';
-import { type PageSource, Tree } from './tree.ts';
+import { type PagePlace, type PageSource, Tree } from './tree.ts';
 
 /** The roots of a checkpoint, and the table's own segments by number. */
 export interface BaseState {
@@ -164,7 +164,7 @@ export function tableEntry(leaf: Buffer, number: number): SegmentEntry | undefin
 
 /** Pages by place, in bounded memory. */
 export class Pages implements PageSource {
-  readonly cache: ByteCache<number>;
+  readonly cache: ByteCache<number, Buffer>;
   #frames: FrameReader | undefined;
 
   constructor(limitBytes: number) {
@@ -181,24 +181,36 @@ export class Pages implements PageSource {
   }
 
   async load(place: number, lba: number): Promise<Buffer> {
-    if (this.#frames === undefined) throw new RangeError('pages without a reader');
-    const request = { segment: locationSegment(place), frame: locationFrame(place), lba };
-    const [page] = await this.#frames.read([request]);
-    if (page?.length !== BLOCK_BYTES) throw new RangeError(`a page of ${page?.length} bytes`);
-    this.cache.set(place, page);
+    const [page] = await this.#load([{ place, lba }]);
+    if (page === undefined) throw new RangeError('no page');
     return page;
   }
 
-  async loadAll(pages: readonly { readonly place: number; readonly lba: number }[]): Promise<void> {
+  async loadAll(pages: readonly PagePlace[]): Promise<void> {
+    await this.#load(pages);
+  }
+
+  async #load(pages: readonly PagePlace[]): Promise<Buffer[]> {
     if (this.#frames === undefined) throw new RangeError('pages without a reader');
     const requests = pages.map(({ place, lba }) => ({
       segment: locationSegment(place),
       frame: locationFrame(place),
       lba,
     }));
-    const found = await this.#frames.read(requests);
-    for (const [index, page] of found.entries()) this.cache.set(pages[index]?.place ?? 0, page);
+    const found = await this.#frames.use(requests, (frames) => frames.map(copyPage), { keep: false });
+    for (const [index, { place }] of pages.entries()) {
+      const page = found[index];
+      if (page !== undefined) this.cache.set(place, page);
+    }
+    return found;
   }
+}
+
+function copyPage(frame: Buffer): Buffer {
+  if (frame.length !== BLOCK_BYTES) throw new RangeError(`a page of ${frame.length} bytes`);
+  const page = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+  page.set(frame);
+  return page;
 }
 
 function findIn(overlays: readonly Overlay[], block: number): number | undefined {
