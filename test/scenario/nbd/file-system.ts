@@ -12,6 +12,8 @@ export interface FileSystem {
   /** Of the mounted file system, and of the device that is not mounted any more: each rejects on a fault. */
   checkMounted(mountPoint: string): Promise<unknown>;
   checkDevice(device: string): Promise<unknown>;
+  /** Takes all of the device, while it is mounted. */
+  grow(device: string, mountPoint: string): Promise<unknown>;
 }
 
 export const FILE_SYSTEMS: readonly FileSystem[] = [
@@ -23,12 +25,14 @@ export const FILE_SYSTEMS: readonly FileSystem[] = [
       assert.match(scrubbed, /no errors found/);
     },
     checkDevice: (device) => program('btrfs', 'check', '--readonly', device),
+    grow: (_device, mountPoint) => program('btrfs', 'filesystem', 'resize', 'max', mountPoint),
   },
   {
     name: 'ext4',
     make: (device) => program('mkfs.ext4', '-q', '-F', device),
     checkMounted: () => Promise.resolve(),
     checkDevice: (device) => program('e2fsck', '-f', '-n', device),
+    grow: (device) => program('resize2fs', device),
   },
 ];
 

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,11 +8,16 @@ import { PartyProcess } from '../../../shared/demo/party.ts';
 import { exerciseFileSystem, FILE_SYSTEMS } from '../../scenario/nbd/file-system.ts';
 import { program } from '../../scenario/nbd/program.ts';
 import { REPOSITORY } from '../kernel.ts';
+import { growMounted } from './grow-mounted.ts';
 import { requireVm } from './guard.ts';
 
 requireVm();
 
 const DEVICE = '/dev/nbd0';
+const SECTOR_BYTES = 512;
+const MIB = 1024 * 1024;
+const SIZE_MIB = 512;
+const GROWTH_MIB = 64;
 const POSTERN = `${REPOSITORY}/shared/cli/postern.ts`;
 /** Node starts some twenty times slower here. */
 const STEP_TIMEOUT_MS = 180_000;
@@ -31,17 +35,7 @@ describe('a volume over AF_VSOCK on the kernel’s own nbd', () => {
     mkdirSync(`${folder}/closed`, { mode: 0o700 });
     writeConfigurations();
     parent = await start('parent', 'parent.up');
-    const args = [
-      POSTERN,
-      'volume',
-      'create',
-      'data',
-      '--size',
-      '512MiB',
-      '--config',
-      `${folder}/guest.yaml`,
-    ];
-    execFileSync(process.execPath, args, { encoding: 'utf8' });
+    await volume('create', 'data', '--size', `${SIZE_MIB}MiB`);
     guest = await start('guest', 'volume.attached');
   });
 
@@ -50,16 +44,23 @@ describe('a volume over AF_VSOCK on the kernel’s own nbd', () => {
     await parent?.stop();
   });
 
-  for (const kind of FILE_SYSTEMS) {
+  for (const [index, kind] of FILE_SYSTEMS.entries()) {
     it(`${kind.name}: a tree, rewrites, trims, checks`, () => exerciseFileSystem(kind, DEVICE, mountPoint));
+
+    it(`${kind.name}: grows while it is mounted and full`, async () => {
+      const sizeMib = SIZE_MIB + index * GROWTH_MIB;
+      assert.equal(deviceBytes(), sizeMib * MIB);
+      await growMounted(kind, DEVICE, mountPoint, () => resize(sizeMib + GROWTH_MIB));
+    });
   }
 
   it('is the same after it was detached and attached again', async () => {
     await guest.stop();
     guest = await start('guest', 'volume.attached');
+    assert.equal(deviceBytes(), (SIZE_MIB + FILE_SYSTEMS.length * GROWTH_MIB) * MIB);
     await mounted(async () => {
       await program('diff', '-r', 'shared', `${mountPoint}/shared`);
-      await program('sh', '-ec', `cd ${mountPoint} && sha256sum -c kept.sha256`);
+      await program('sh', '-ec', `cd ${mountPoint} && sha256sum -c kept.sha256 grown.sha256`);
     });
   });
 
@@ -107,6 +108,22 @@ describe('a volume over AF_VSOCK on the kernel’s own nbd', () => {
     await FILE_SYSTEMS.at(-1)?.checkDevice(DEVICE);
   });
 });
+
+function volume(...words: string[]): Promise<string> {
+  return program(process.execPath, POSTERN, 'volume', ...words, '--config', `${folder}/guest.yaml`);
+}
+
+/** By the agent, which alone can tell the kernel; the command knows the device from its answer. */
+async function resize(sizeMib: number): Promise<void> {
+  const answer = JSON.parse(await volume('resize', 'data', `${sizeMib}MiB`, '--json'));
+  assert.deepEqual(answer, { sizeBytes: sizeMib * MIB, device: DEVICE });
+  assert.equal(deviceBytes(), sizeMib * MIB);
+}
+
+/** As the kernel has it. */
+function deviceBytes(): number {
+  return Number(readFileSync('/sys/block/nbd0/size', 'utf8')) * SECTOR_BYTES;
+}
 
 async function mounted(work: () => Promise<void>): Promise<void> {
   await program('mount', DEVICE, mountPoint);
