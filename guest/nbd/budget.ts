@@ -23,7 +23,6 @@ export class PayloadBudget {
   readonly #queue = new Set<Account>();
   #heldBytes = 0;
   #sharedBytes = 0;
-  #isGranting = false;
 
   constructor(limits: Pick<NbdLimits, 'inflightBytes' | 'ownBytes'>) {
     this.#limits = limits;
@@ -63,15 +62,12 @@ export class PayloadBudget {
   }
 
   #grant(): void {
-    // Whoever is granted something may give and leave at once: the loop that runs sees to it.
-    if (this.#isGranting) return;
-    this.#isGranting = true;
     for (let next = this.#next(); next !== undefined; next = this.#next()) {
       this.#queue.delete(next);
       this.#change(next, next.waitingBytes);
+      // It may take, give and leave at once: nothing is under way here meanwhile.
       next.granted();
     }
-    this.#isGranting = false;
   }
 
   #next(): Account | undefined {
