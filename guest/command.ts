@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { EXIT } from '../shared/cli/exit.ts';
 import { isPosternError, PosternError } from '../shared/errors.ts';
+import { configureBulk } from '../shared/flow/bulk-threads.ts';
 import { createLogger } from '../shared/log.ts';
 import { Agent } from './agent.ts';
 import { type GuestConfig, loadGuestConfig } from './config/load.ts';
@@ -78,6 +79,7 @@ async function run(words: readonly string[], { config: file, check }: RunOptions
     return;
   }
   const logger = createLogger('guest', config.log.format, config.log.level);
+  configureBulk({ threadCount: config.bulkThreads, log: logger });
   const calls = loadProcessCalls();
   calls.hideMemory();
   // Process 1 gets every orphan of the guest, workload or not.

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { EXIT } from '../shared/cli/exit.ts';
 import { isPosternError } from '../shared/errors.ts';
+import { configureBulk } from '../shared/flow/bulk-threads.ts';
 import { startFlow } from '../shared/flow/splice.ts';
 import { createLogger, type LogFormat, type Logger, type LogLevel } from '../shared/log.ts';
 import type { ParentConfig } from './config/config.ts';
@@ -19,6 +20,7 @@ export interface ServeOptions {
  */
 export async function serve(config: ParentConfig, options: ServeOptions): Promise<number> {
   const log = createLogger('parent', options.format, options.level);
+  configureBulk({ threadCount: config.bulkThreads, log });
   let current = config;
   let parent: Parent | undefined;
   let reloads = 0;
@@ -43,6 +45,7 @@ async function reload(parent: Parent, options: ServeOptions, log: Logger): Promi
   try {
     const config = await options.reread();
     await parent.reload(config);
+    configureBulk({ threadCount: config.bulkThreads });
     parent.metrics.onReload('applied');
     log.info(
       { event: 'config.reloaded', guests: Object.keys(config.guests).length },

@@ -1,5 +1,7 @@
 import * as v from 'valibot';
+import { count } from '../../shared/config/fields.ts';
 import { isPosternError } from '../../shared/errors.ts';
+import { BULK_THREADS_DEFAULT, BULK_THREADS_MAX } from '../../shared/flow/bulk-threads.ts';
 import { policySchema } from '../../shared/policy/policy.ts';
 import { parseTransportAddress } from '../../shared/transport/address.ts';
 import { volumesSchema } from '../disk/config.ts';
@@ -98,6 +100,7 @@ export const guestSchema = v.strictObject({
   dns: v.optional(v.strictObject({ listen: loopbackAddress })),
   capture: v.optional(v.picklist(['names'], 'names')),
   metrics: v.optional(loopbackAddress),
+  bulkThreads: v.optional(count(0, BULK_THREADS_MAX), BULK_THREADS_DEFAULT),
   volumes: v.optional(volumesSchema, {}),
   workload: v.optional(workload, {}),
   log: v.optional(

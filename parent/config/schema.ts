@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { count } from '../../shared/config/fields.ts';
 import { PosternError } from '../../shared/errors.ts';
+import { BULK_THREADS_DEFAULT, BULK_THREADS_MAX } from '../../shared/flow/bulk-threads.ts';
 import { parseTransportAddress } from '../../shared/transport/address.ts';
 import { grantsSchema, objectLimitsSchema, storesSchema } from '../objects/config.ts';
 import { parseTcpAddress } from '../tcp/address.ts';
@@ -123,6 +124,7 @@ export const parentSchema = <Egress extends v.GenericSchema>(egress: Egress) =>
       {},
     ),
     stores: v.optional(storesSchema, {}),
+    bulkThreads: v.optional(count(0, BULK_THREADS_MAX), BULK_THREADS_DEFAULT),
     drainTimeoutMs: v.optional(count(0, 3_600_000), DEFAULT_DRAIN_TIMEOUT_MS),
     guests: v.pipe(
       v.record(

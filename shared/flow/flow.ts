@@ -26,7 +26,10 @@ export interface FlowOptions {
   sendReset(): void;
   /** Called once, when both sockets are closed. */
   onDone(outcome: FlowOutcome): void;
+  /** A flow under one stays in its thread, however much it carries. */
   readonly limiter?: ByteLimiter;
+  /** Where the payload bytes are counted, sent and received, when another thread looks on. */
+  readonly counts?: Float64Array;
 }
 
 /** A flow in progress: a local TCP socket spliced with a stream of the tunnel. */

@@ -6,7 +6,6 @@ import {
   SHARED_READ_BYTES,
   sharedReadBuffer,
 } from './buffers.ts';
-import type { ByteLimiter } from './flow.ts';
 
 /** A flow reads this much before the other flows of the loop get their turn: bounds what a small message waits. */
 const TURN_BYTES = 256 * 1024;
@@ -21,12 +20,21 @@ const HALF_CLOSED_CHECK_MS = 2_000;
 
 /** A libuv stream handle; private to Node, see detachHandle. */
 export interface Handle {
+  readonly fd: number;
   /** Node's note that it has started reading; it stays set when an EOF stops the reading. */
   reading: boolean;
   readStop(): number;
 }
 interface WithHandle {
   _handle: Handle | null;
+}
+
+/** What a pump tells its flow. */
+export interface PumpOwner {
+  /** Read so much: for how many ms it must stop reading; 0 to go on. */
+  onBytes(length: number): number;
+  /** All that was read is written, and the next read has not begun. */
+  onRest(): void;
 }
 
 const NO_BYTES = Buffer.alloc(0);
@@ -58,25 +66,27 @@ export class Pump {
   readonly socket: Socket;
   /** What was read before the takeover; to be written to the sink first. */
   readonly early: Buffer | null;
-  bytes = 0;
   #sink: Socket | undefined;
   #maxWriteBytes = 0;
-  readonly #limiter: ByteLimiter | undefined;
+  readonly #owner: PumpOwner;
   #bulk: Buffer | undefined;
   #turnBytes = 0;
   #discarding = false;
   /** The sink's kernel buffer was full: reading goes on when its last write is done. */
   #blocked = false;
+  /** The handle, while another thread reads and writes the socket. */
+  #parked: Handle | undefined;
   readonly #onWritten = (): void => {
     if (this.#blocked && this.#sink?.writableLength === 0) {
       this.#blocked = false;
+      this.#owner.onRest();
       this.resume();
     }
   };
 
-  constructor(origin: Socket, limiter: ByteLimiter | undefined) {
+  constructor(origin: Socket, owner: PumpOwner) {
     this.early = origin.read() as Buffer | null;
-    this.#limiter = limiter;
+    this.#owner = owner;
     this.socket = new Socket({
       handle: detachHandle(origin),
       allowHalfOpen: true,
@@ -93,7 +103,7 @@ export class Pump {
     this.#sink = sink;
     this.#maxWriteBytes = maxWriteBytes;
     if (this.early !== null) {
-      this.#count(this.early.length);
+      this.#owner.onBytes(this.early.length);
       this.#blocked = true;
       this.#write(sink, this.early);
     } else {
@@ -110,6 +120,7 @@ export class Pump {
 
   resume(): void {
     this.#turnBytes = 0;
+    if (this.#parked !== undefined) return;
     if (!this.socket.destroyed && !this.socket.readableEnded) this.socket.resume();
   }
 
@@ -117,6 +128,27 @@ export class Pump {
   discard(): void {
     this.#discarding = true;
     this.resume();
+  }
+
+  /** The socket's descriptor; undefined while what was read from it is not all written. */
+  get restingFd(): number | undefined {
+    const sink = this.#sink;
+    if (sink === undefined || sink.destroyed || this.#blocked || sink.writableLength > 0) return undefined;
+    // A shutdown takes a turn of the loop.
+    if (sink.writableEnded && !sink.writableFinished) return undefined;
+    return (this.socket as unknown as WithHandle)._handle?.fd;
+  }
+
+  /** Leaves the resting socket to another thread. Without its handle nothing that Node has planned for it can touch it. */
+  park(): void {
+    this.#parked = takeHandle(this.socket);
+    this.release();
+  }
+
+  /** The socket is this thread's again; reading goes on when it is resumed. */
+  unpark(): void {
+    if (this.#parked !== undefined) (this.socket as unknown as WithHandle)._handle = this.#parked;
+    this.#parked = undefined;
   }
 
   /** The socket's EOF has come: watch it for what the event loop does not tell. */
@@ -129,7 +161,7 @@ export class Pump {
   checkHalfClosed(): void {
     const { socket } = this;
     if (socket.destroyed || socket.writableEnded) halfClosed.delete(this);
-    else if (socket.writableLength === 0) socket.write(NO_BYTES);
+    else if (this.#parked === undefined && socket.writableLength === 0) socket.write(NO_BYTES);
   }
 
   /** Gives the bulk buffer back. Called when both sockets are closed, so that no write refers to it. */
@@ -146,7 +178,7 @@ export class Pump {
   #onRead(length: number, buffer: Buffer): boolean {
     const sink = this.#sink;
     if (this.#discarding || sink === undefined || sink.destroyed || sink.writableEnded) return true;
-    const pauseMs = this.#count(length);
+    const pauseMs = this.#owner.onBytes(length);
     const borrowed = buffer === this.#bulk;
     const piece = buffer.subarray(0, length);
     this.#write(sink, borrowed ? piece : Buffer.from(piece));
@@ -159,7 +191,8 @@ export class Pump {
       return false;
     }
     this.#blocked = !taken;
-    return taken && this.#hasTurn(length);
+    if (taken) this.#owner.onRest();
+    return taken && this.#parked === undefined && this.#hasTurn(length);
   }
 
   #hasTurn(length: number): boolean {
@@ -173,24 +206,24 @@ export class Pump {
     waiting.push(this);
     return false;
   }
-
-  #count(length: number): number {
-    this.bytes += length;
-    return this.#limiter?.take(length) ?? 0;
-  }
 }
 
 /** Leaves the origin without a handle: it can neither read nor close what it no longer has. */
 export function detachHandle(origin: Socket): Handle {
-  const internal = origin as unknown as WithHandle;
-  const handle = internal._handle;
-  if (handle === null) throw new Error('a socket without a handle cannot be spliced');
-  internal._handle = null;
-  // An EOF that came before the takeover is told again to whoever starts reading, and only then.
-  handle.readStop();
-  handle.reading = false;
+  const handle = takeHandle(origin);
   // What is left of the origin: its listeners, its timer and its place in its server's count.
   origin.removeAllListeners();
   origin.destroy();
+  return handle;
+}
+
+function takeHandle(socket: Socket): Handle {
+  const internal = socket as unknown as WithHandle;
+  const handle = internal._handle;
+  if (handle === null) throw new Error('a socket without a handle cannot be spliced');
+  internal._handle = null;
+  // An EOF that came before is told again to whoever starts reading, and only then.
+  handle.readStop();
+  handle.reading = false;
   return handle;
 }
