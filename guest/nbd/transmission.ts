@@ -29,12 +29,21 @@ type State =
       readonly request: Request;
       readonly until: 'fewer requests' | 'bytes granted';
     }
-  | { readonly kind: 'payload'; readonly request: Request; readonly target: Buffer; filled: number }
+  | Payload
   /** The payload of a WRITE that is refused. */
   | { readonly kind: 'skip'; readonly request: Request; readonly refusal: Refusal; left: number }
-  | { readonly kind: 'ended' };
+  /** `unfinished` is where the stream still reads to, if it reads. */
+  | { readonly kind: 'ended'; readonly unfinished?: Payload };
+
+interface Payload {
+  readonly kind: 'payload';
+  readonly request: Request;
+  readonly target: Buffer;
+  filled: number;
+}
 
 const REQUEST: State = { kind: 'request' };
+const ENDED: State = { kind: 'ended' };
 const NO_PAYLOAD = Buffer.alloc(0);
 
 /**
@@ -94,25 +103,32 @@ export class Transmission {
 
   /** No more requests are begun; `idle` follows when those begun are answered. */
   end(): void {
-    this.abandon();
+    this.#stop();
     // What still comes is thrown away, so that the peer's end is seen behind it.
     this.#pause.end();
     if (this.#requests === 0) this.#events.idle();
   }
 
   /**
-   * Nothing more is read. A request that waits or whose payload never came whole was not begun; what it holds is given
-   * back. Those begun hold theirs until the device is done with them.
+   * The stream is closed, or is in this turn of the event loop. Requests begun hold their bytes until the device is done with
+   * them; everything else is given back.
    */
   abandon(): void {
+    this.#stop();
+    if (this.#state.kind !== 'ended' || this.#state.unfinished === undefined) return;
+    const { target, request } = this.#state.unfinished;
+    this.#state = ENDED;
+    recycleBody(target);
+    this.#budget.give(this.#account, heldBytes(request));
+  }
+
+  /** A request that waits, or whose payload never came whole, was not begun. */
+  #stop(): void {
     const state = this.#state;
-    this.#state = { kind: 'ended' };
+    if (state.kind === 'ended') return;
     if (state.kind === 'waiting') this.#budget.leave(this.#account);
-    if (state.kind !== 'payload' && state.kind !== 'skip') return;
-    this.#requests -= 1;
-    if (state.kind === 'skip') return;
-    recycleBody(state.target);
-    this.#budget.give(this.#account, heldBytes(state.request));
+    if (state.kind === 'payload' || state.kind === 'skip') this.#requests -= 1;
+    this.#state = state.kind === 'payload' ? { kind: 'ended', unfinished: state } : ENDED;
   }
 
   /** What comes while the requests begun are being answered is refused; then it is the end. */
@@ -157,7 +173,7 @@ export class Transmission {
     if (bytes === undefined) return false;
     const request = decodeRequest(bytes);
     if (request === undefined) {
-      this.#state = { kind: 'ended' };
+      this.#state = ENDED;
       this.#events.violation('request without its magic');
       return false;
     }
