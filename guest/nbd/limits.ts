@@ -60,8 +60,8 @@ export interface NbdLimits {
 }
 
 export const DEFAULT_LIMITS: NbdLimits = {
-  // One largest request, and 8 MiB of others beside it: as much as one object of a volume, and more than two cores fill.
-  inflightBytes: MAX_PAYLOAD_BYTES + 8 * 1024 * 1024,
+  // Eight of the largest that fio or nbdcopy send, more than two cores work on. A larger request is let in alone, in its turn; few clients ever send one.
+  inflightBytes: 8 * 1024 * 1024,
   // A client that announces a large write and sends none of it holds shared bytes for as long as it likes. The kernel's
   // requests are 128 KiB at most unless told otherwise, nbdcopy's 256 KiB: with eight and four at once both go on.
   ownBytes: 1024 * 1024,

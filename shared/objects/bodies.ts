@@ -1,6 +1,6 @@
 /**
- * Buffers for large bodies, used again. V8 counts their memory against its heap, and a full collection for every few
- * of them takes more time than all the copying (measured: 60 % of the CPU of 8 MiB transfers).
+ * Buffers for large bodies, freed or used again as soon as nobody needs them. V8 counts their memory against its heap, and a
+ * full collection for every few of them takes more time than all the copying (measured: 60 % of the CPU of 8 MiB transfers).
  */
 
 /** Below it memory that comes back is not worth keeping; it is freed. */
@@ -9,8 +9,8 @@ const POOLED_MIN_BYTES = 256 * 1024;
 const FREED_MIN_BYTES = 16 * 1024;
 /** Sizes are rounded up to it, so that few classes serve all. */
 const CLASS_BYTES = 1024 * 1024;
-/** Memory that lies idle at most, one object of 8 MiB and a little; what comes back beyond it is freed. */
-const IDLE_MAX_BYTES = 12 * 1024 * 1024;
+/** Memory that lies idle at most: a few requests of an NBD client or reads of a store. What comes back beyond it is freed. */
+const IDLE_MAX_BYTES = 4 * 1024 * 1024;
 
 /** The idle ones by size class; the last to come back is the warmest. */
 const idle = new Map<number, ArrayBuffer[]>();

@@ -33,7 +33,7 @@ const STATES: Readonly<Record<string, State>> = {
       client.request({ type: COMMAND.WRITE, length: MAX_PAYLOAD_BYTES }, Buffer.alloc(300 * KIB)),
   },
   'waits for bytes, with requests begun': {
-    heldBytes: 10 * MIB,
+    heldBytes: MIB,
     reach: (client) => repeat(40, () => client.request({ type: COMMAND.READ, length: MIB })),
   },
   'has too many requests': {

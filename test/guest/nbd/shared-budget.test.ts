@@ -154,7 +154,7 @@ describe('NBD budget of a server', () => {
   });
 
   it('sees that a client is gone while it waits, and lets those behind it in', async (t) => {
-    const running = await start(t, new MemoryDevice(SIZE_BYTES));
+    const running = await start(t, new MemoryDevice(SIZE_BYTES), { inflightBytes: 40 * MIB });
     const stalled = await stall(running);
     await settle();
     const gone = await stall(running);

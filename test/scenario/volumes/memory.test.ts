@@ -25,6 +25,9 @@ const WORKLOADS: readonly (readonly string[])[] = [
   ['--rw=randwrite', '--bs=4k', '--fsync=1', '--numjobs=8'],
   ['--rw=randwrite', '--bs=1m', '--iodepth=4'],
   ['--rw=read', '--bs=128k', '--iodepth=16'],
+  ['--rw=write', '--bs=1m', '--iodepth=32'],
+  ['--rw=read', '--bs=1m', '--iodepth=32'],
+  ['--rw=randrw', '--bs=4m', '--iodepth=8'],
 ];
 
 test(`an agent with a volume of 1 TiB keeps to ${MOST_MIB} MiB, whatever is written and read`, async (t) => {

@@ -43,10 +43,10 @@ test('what is too small to keep is freed at once; the smallest is left to the ga
 });
 
 test('no more than a little lies idle: the rest is freed', () => {
-  const bodies = Array.from({ length: 5 }, () => allocateBody(8 * MIB));
+  const bodies = Array.from({ length: 5 }, () => allocateBody(2 * MIB));
   for (const body of bodies) recycleBody(body);
   const kept = bodies.filter((body) => !isFreed(body));
-  assert.ok(kept.length <= 1, `${kept.length} are kept`);
+  assert.ok(kept.length >= 1 && kept.length <= 2, `${kept.length} are kept`);
 });
 
 test('what a write may still read is neither used again nor freed', () => {
