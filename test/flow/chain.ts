@@ -56,12 +56,19 @@ export async function unixPair(): Promise<[Stream, Stream]> {
   return [Object.assign(client, { peer }), Object.assign(accepted as net.Socket, { peer })];
 }
 
-export async function chain(early?: { fromClient: Buffer }): Promise<Chain> {
+export interface ChainOptions {
+  /** What the client has said before the flow begins. */
+  readonly fromClient?: Buffer;
+  /** Opens the tunnel; a unix socket when it is not given. */
+  tunnelPair?(): Promise<[Stream, Stream]>;
+}
+
+export async function chain({ fromClient, tunnelPair = unixPair }: ChainOptions = {}): Promise<Chain> {
   const [client, nearLocal] = await tcpPair();
   const [server, farLocal] = await tcpPair();
-  const [nearTunnel, farTunnel] = await unixPair();
-  if (early !== undefined) {
-    client.write(early.fromClient);
+  const [nearTunnel, farTunnel] = await tunnelPair();
+  if (fromClient !== undefined) {
+    client.write(fromClient);
     await once(nearLocal, 'readable');
   }
   const nearDone = Promise.withResolvers<FlowOutcome>();
