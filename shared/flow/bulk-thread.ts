@@ -17,6 +17,8 @@ import { startFlow } from './splice.ts';
  */
 const BULK_NICE = 5;
 
+const NO_DESCRIPTORS: ReadonlySet<string | undefined> = new Set(['EMFILE', 'ENFILE']);
+
 /** A bulk thread: runs the flows that bulk-threads.ts lends to it, by the same splice, on descriptors of its own. */
 const flows = new Map<number, Flow>();
 
@@ -51,7 +53,7 @@ function duplicateBoth(localFd: number, tunnelFd: number): { local: number; tunn
     local = duplicate(localFd);
     return { local, tunnel: duplicate(tunnelFd) };
   } catch (error) {
-    if (errnoOf(error) !== 'EMFILE') throw error;
+    if (!NO_DESCRIPTORS.has(errnoOf(error))) throw error;
     if (local !== undefined) closeDescriptor(local);
     return undefined;
   }

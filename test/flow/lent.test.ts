@@ -242,6 +242,7 @@ test('1,000 flows are lent and closed, some in a storm, and no descriptor is lef
   const outcomes: Promise<FlowOutcome>[] = [];
   for (let batch = 0; batch < 10; batch += 1) {
     const chains = await Promise.all(Array.from({ length: 50 }, () => chain()));
+    assert.ok(lentFlowCount() >= 100);
     await Promise.all(
       chains.map(async ({ client, server, nearDone, farDone }, index) => {
         outcomes.push(nearDone, farDone);
