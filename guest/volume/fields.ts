@@ -155,3 +155,10 @@ export function writeU64(bytes: Buffer, value: number, at: number): void {
   bytes.writeUInt32LE(value - high * 0x1_0000_0000, at);
   bytes.writeUInt32LE(high, at + 4);
 }
+
+/** For a few bytes that are kept for long: cut from a slab that others share, they would keep all of it. */
+export function ownCopy(bytes: Uint8Array): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  copy.set(bytes);
+  return copy;
+}

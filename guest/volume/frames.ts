@@ -16,8 +16,8 @@ import {
 } from './segment.ts';
 import { Semaphore } from './semaphore.ts';
 
-/** Opened segments that are remembered with their keys: 300 bytes each. */
-const HANDLES_MAX = 8192;
+/** Opened segments that are remembered with their keys, 2 KiB each: 16 GiB of full ones. */
+const HANDLES_MAX = 2048;
 const FRAME_NUMBERS = 4096;
 /** What is read in vain between two frames rather than asked for in two GETs: a GET costs a store more than these bytes. */
 const READ_GAP_BYTES = 64 * 1024;

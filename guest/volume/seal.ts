@@ -8,7 +8,7 @@ import {
 } from 'node:crypto';
 import { PosternError } from '../../shared/errors.ts';
 import { freeBytes } from '../../shared/objects/bodies.ts';
-import { writeU64 } from './fields.ts';
+import { ownCopy, writeU64 } from './fields.ts';
 import { expandKey, type GenerationKeys, label, u32Field, u64Field } from './keys.ts';
 import { TAG_BYTES } from './limits.ts';
 import type { FrameSpan } from './segment.ts';
@@ -59,7 +59,7 @@ export function segmentSeal(
 ): SegmentSeal {
   const key = expandKey(keys.enc, label('segment-key', siv, segmentId));
   const fields = Buffer.alloc(FRAME_FIELDS_BYTES);
-  const data = label('frame', volumeId, segmentId, u32Field(keys.generation), fields);
+  const data = ownCopy(label('frame', volumeId, segmentId, u32Field(keys.generation), fields));
   return { volumeId, segmentId, generation: keys.generation, key, data };
 }
 

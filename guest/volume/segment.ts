@@ -1,5 +1,5 @@
 import { PosternError } from '../../shared/errors.ts';
-import { FieldReader, FieldWriter } from './fields.ts';
+import { FieldReader, FieldWriter, ownCopy } from './fields.ts';
 import { KEY_BYTES, SEGMENT_ID_BYTES } from './keys.ts';
 import {
   BLOCK_BYTES,
@@ -131,8 +131,8 @@ export function decodeSegmentEntry(bytes: Buffer, source: string): SegmentEntry 
   const kind = KIND_NAMES.get(kindByte);
   if (kind === undefined || reader.u8() !== 0 || reader.u16() !== 0) throw reader.corrupt(`kind ${kindByte}`);
   const generation = reader.u32();
-  const id = Buffer.from(reader.raw(SEGMENT_ID_BYTES));
-  const siv = Buffer.from(reader.raw(KEY_BYTES));
+  const id = ownCopy(reader.raw(SEGMENT_ID_BYTES));
+  const siv = ownCopy(reader.raw(KEY_BYTES));
   const frameCounts = Array.from({ length: FRAME_MAX_BLOCKS }, () => reader.u16());
   const liveBlocks = reader.u32();
   const baseOffset = reader.u32();
