@@ -15,6 +15,8 @@ export interface BulkSettings {
   readonly threadCount: number;
   /** See BULK_AFTER_BYTES; 0: every flow is bulk (for tests). */
   readonly afterBytes: number;
+  /** See BULK_LEAST_FLOWS. */
+  readonly leastFlows: number;
   readonly log: Logger | undefined;
 }
 
@@ -25,6 +27,8 @@ export const BULK_THREADS_DEFAULT = Math.min(2, availableParallelism());
 /** A flow is bulk once it carries this much within the window: what is slower costs the main loop next to nothing. */
 export const BULK_AFTER_BYTES = 1024 * 1024;
 export const BULK_WINDOW_MS = 1_000;
+/** Flows of the process for one of them to be lent: a lone one keeps nobody waiting, and is cheaper in the main loop. */
+export const BULK_LEAST_FLOWS = 2;
 
 /** What becomes of a flow that was lent. After any but `onReset` it is the lender's again. */
 export interface Lender {
@@ -45,6 +49,7 @@ export interface Loan {
 let settings: BulkSettings = {
   threadCount: BULK_THREADS_DEFAULT,
   afterBytes: BULK_AFTER_BYTES,
+  leastFlows: BULK_LEAST_FLOWS,
   log: undefined,
 };
 
@@ -69,12 +74,19 @@ export class BulkMeter {
   }
 }
 
+let flowCount = 0;
+
+/** A flow began, or with -1 ended, lent or not. */
+export function countFlow(change: 1 | -1): void {
+  flowCount += change;
+}
+
 const threads: BulkThread[] = [];
 let lastId = 0;
 
 /** Lends a flow to the thread that has the fewest; undefined: it stays, at least for now. */
 export function lendFlow(flow: Lent, lender: Lender): Loan | undefined {
-  if (settings.threadCount === 0 || !isMainThread) return undefined;
+  if (settings.threadCount === 0 || flowCount < settings.leastFlows || !isMainThread) return undefined;
   // Why a thread does not start is told by its end.
   startBulkThreads().catch(() => {});
   const inUse = threads.slice(0, settings.threadCount);

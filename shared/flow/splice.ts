@@ -3,7 +3,7 @@ import type { Peer } from '../transport/address.ts';
 import { maxWriteBytesOf } from '../transport/stream.ts';
 import type { Stream } from '../transport/transport.ts';
 import type { Abort } from './bulk-message.ts';
-import { BulkMeter, type Lender, type Loan, lendFlow } from './bulk-threads.ts';
+import { BulkMeter, countFlow, type Lender, type Loan, lendFlow } from './bulk-threads.ts';
 import type { Flow, FlowEnd, FlowOptions, StartFlow } from './flow.ts';
 import { Pump } from './pump.ts';
 
@@ -52,6 +52,7 @@ class Splice implements Flow {
     tunnelSocket.on('close', () => this.#closed());
     this.#local.start(tunnelSocket, maxWriteBytesOf(tunnel.peer.kind));
     this.#tunnel.start(localSocket, Number.POSITIVE_INFINITY);
+    countFlow(1);
     this.#onRest();
   }
 
@@ -159,6 +160,7 @@ class Splice implements Flow {
   #closed(): void {
     this.#openCount -= 1;
     if (this.#openCount > 0) return;
+    countFlow(-1);
     clearTimeout(this.#linger);
     this.#local.release();
     this.#tunnel.release();

@@ -6,6 +6,6 @@ import { configureBulk, startBulkThreads } from '../../shared/flow/bulk-threads.
  * start (`node --import`).
  */
 if (isMainThread) {
-  configureBulk({ threadCount: 2, afterBytes: 0 });
+  configureBulk({ threadCount: 2, afterBytes: 0, leastFlows: 1 });
   await startBulkThreads();
 }

@@ -26,7 +26,7 @@ before(async () => {
   configureBulk({ threadCount: 2 });
   await startBulkThreads();
 });
-beforeEach(() => configureBulk({ threadCount: 2, afterBytes: BULK_AFTER_BYTES }));
+beforeEach(() => configureBulk({ threadCount: 2, afterBytes: BULK_AFTER_BYTES, leastFlows: 1 }));
 
 async function until(what: string, holds: () => boolean): Promise<void> {
   for (let tries = 0; !holds(); tries += 1) {
@@ -95,6 +95,25 @@ describe('a bulk flow', () => {
     assert.deepEqual(await nearDone, { end: 'closed', sentBytes: size, receivedBytes: size });
     assert.deepEqual(await farDone, { end: 'closed', sentBytes: size, receivedBytes: size });
     assert.equal(near.sentBytes, size);
+    assert.equal(lentFlowCount(), 0);
+  });
+
+  test('stays in its loop while it is alone there, and is lent once it is not', async () => {
+    // A chain is two flows of this process.
+    configureBulk({ leastFlows: 3 });
+    const made = await chain();
+    for (let round = 0; round < 4; round += 1) {
+      made.client.write(BULK);
+      await readExactly(made.server, BULK.length);
+    }
+    assert.equal(lentFlowCount(), 0);
+    const another = await chain();
+    await until('both flows are lent', () => lentFlowCount() === 2 || nudge(made));
+    for (const { client, server } of [made, another]) {
+      client.destroy();
+      server.destroy();
+    }
+    await Promise.all([ends(made), ends(another)]);
     assert.equal(lentFlowCount(), 0);
   });
 

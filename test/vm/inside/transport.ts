@@ -45,7 +45,7 @@ test('a CID that no machine has is unreachable', async () => {
 });
 
 test('a thread runs a flow over vsock: every byte both ways, half-close, RST', async () => {
-  configureBulk({ threadCount: 1, afterBytes: 0 });
+  configureBulk({ threadCount: 1, afterBytes: 0, leastFlows: 1 });
   await startBulkThreads();
   const port = 5003;
   const accepted: ((stream: Stream) => void)[] = [];
