@@ -10,8 +10,8 @@ import { BLOCK_BYTES } from './limits.ts';
 import type { Memory } from './memory.ts';
 import { type FrameSpan, location, locationSegment } from './segment.ts';
 
-/** Frames of a sparse segment that are read at a time. */
-const FRAMES_AT_ONCE = 32;
+/** What is read of a sparse segment at a time: one GET for frames that lie side by side, however small they are. */
+const READ_BYTES = 1024 * 1024;
 
 export interface RepackerParts {
   readonly index: VolumeIndex;
@@ -132,8 +132,10 @@ export class Repacker {
     const { entry, spans } = await this.#parts.frames.directory(number);
     if (entry.kind === 'index') return this.#movePages(number, spans);
     this.repackedSegments += 1;
-    for (let from = 0; from < spans.length; from += FRAMES_AT_ONCE) {
-      await this.#gatherFrames(number, from, spans.slice(from, from + FRAMES_AT_ONCE), gathered);
+    for (let from = 0; from < spans.length; ) {
+      const some = upTo(READ_BYTES, spans, from);
+      await this.#gatherFrames(number, from, some, gathered);
+      from += some.length;
     }
   }
 
@@ -213,4 +215,14 @@ export class Repacker {
     this.repackedBlocks += 1;
     return 'done';
   }
+}
+
+/** Spans from the one at `from` on, at least one, of so many bytes together. */
+function upTo(bytes: number, spans: readonly FrameSpan[], from: number): readonly FrameSpan[] {
+  let end = from;
+  for (let sum = 0; end < spans.length; end += 1) {
+    sum += (spans[end]?.blocks ?? 0) * BLOCK_BYTES;
+    if (sum > bytes && end > from) break;
+  }
+  return spans.slice(from, end);
 }
