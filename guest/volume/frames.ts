@@ -120,11 +120,11 @@ export class FrameReader {
   ): Promise<T> {
     const held = new Map<number, Frame>();
     try {
-      const wanted: FrameRequest[] = [];
+      const wanted = new Map<number, FrameRequest>();
       for (const request of requests) {
-        if (!this.#hold(request, held)) wanted.push(request);
+        if (!this.#hold(request, held)) wanted.set(frameKey(request), request);
       }
-      if (wanted.length > 0) await this.#fetch(wanted, held, keep);
+      if (wanted.size > 0) await this.#fetch([...wanted.values()], held, keep);
       const frames = requests.map((request) => {
         const frame = held.get(frameKey(request));
         if (frame === undefined) throw new RangeError('a frame that nobody fetched');
@@ -135,6 +135,11 @@ export class FrameReader {
     } finally {
       for (const frame of held.values()) frame.release();
     }
+  }
+
+  #isKnown(request: FrameRequest): boolean {
+    const key = frameKey(request);
+    return this.cache.has(key) || this.#underWay.has(key);
   }
 
   /** Holds the frame if it is there or under way. */
@@ -172,8 +177,8 @@ export class FrameReader {
     for (const { segment } of wanted) {
       if (!handles.has(segment)) handles.set(segment, await this.#handle(segment));
     }
-    // Somebody else may have begun the same frames while this call looked up segments.
-    const fresh = wanted.filter((request) => !this.#hold(request, held));
+    // Somebody else may have begun the same frames while this call looked up segments; the rest is missed once already.
+    const fresh = wanted.filter((request) => !(this.#isKnown(request) && this.#hold(request, held)));
     const sorted = fresh.sort((a, b) => a.segment - b.segment || a.frame - b.frame);
     for (let at = 0; at < sorted.length; ) {
       const first = sorted[at];

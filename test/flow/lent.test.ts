@@ -216,7 +216,7 @@ describe('a bulk flow', () => {
     assert.deepEqual(await ends(made), ['closed', 'closed']);
   });
 
-  test('stays in its loop under a byte limiter, and where there are no threads', async () => {
+  test('stays in its loop where there are no threads', async () => {
     configureBulk({ threadCount: 0 });
     const made = await chain();
     const got = hashOf(made.server);

@@ -70,8 +70,10 @@ describe('frames', () => {
       assert.equal(new Set(used).size, 1);
       assert.equal(used[0]?.length, 0);
       assert.equal(frames.cache.usedBytes, 0);
-      await frames.use([request], look);
+      const { misses } = frames.cache;
+      await frames.use([request, request], look);
       assert.equal(frames.cache.usedBytes, BLOCK_BYTES);
+      assert.equal(frames.cache.misses, misses + 2, 'each request that is not there is missed once');
     });
   });
 
