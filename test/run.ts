@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { globSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 /** Two at a time fill two cores: the VM and the scenarios are more than one process each. */
 const CONCURRENCY = Math.max(1, Math.min(2, availableParallelism()));
@@ -20,6 +21,7 @@ if (files.length === 0) {
   process.exitCode = 2;
 } else {
   const flags = [
+    `--import=${pathToFileURL(join(import.meta.dirname, 'deadline.ts'))}`,
     `--test-concurrency=${CONCURRENCY}`,
     `--test-timeout=${TEST_TIMEOUT_MS}`,
     '--test-reporter=spec',
