@@ -35,8 +35,17 @@ export class Audit {
     this.#log = log;
   }
 
-  /** @param what identifies the repeated thing together with the guest */
-  say(guest: string, what: string, message: string, details: AuditDetails): void {
+  /**
+   * @param what identifies the repeated thing together with the guest
+   * @param level info for what a guest may well do, and could do without end
+   */
+  say(
+    guest: string,
+    what: string,
+    message: string,
+    details: AuditDetails,
+    level: 'warn' | 'info' = 'warn',
+  ): void {
     const budget = this.#budgetOf(guest);
     const suppressed = this.#limiter.allow(`${guest} ${what}`);
     if (suppressed === undefined) return;
@@ -46,7 +55,7 @@ export class Audit {
     }
     const unsaid = suppressed + budget.unsaid;
     budget.unsaid = 0;
-    this.#log.warn({ guest, ...details, ...(unsaid > 0 ? { unsaid } : {}) }, message);
+    this.#log[level]({ guest, ...details, ...(unsaid > 0 ? { unsaid } : {}) }, message);
   }
 
   /** Of guests that are in the configuration no more. */

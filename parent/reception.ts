@@ -42,7 +42,7 @@ export class Reception implements Acceptors {
     this.#gate = new Gate({
       audit,
       onRefused: (guest, reason) => metrics.onRefused(guest, reason),
-      onControl: (opened, header) => register(opened, header, log),
+      onControl: (opened, header) => register(opened, header, { log, audit }),
       onProven: {
         tcp: (opened, session) => openEgress(opened, session, egress),
         udp: (opened, session) => openAssociation(opened, session, datagrams),

@@ -1,5 +1,4 @@
 import { randomInt } from 'node:crypto';
-import { isPosternError } from '../../shared/errors.ts';
 import type { TransportAddress } from '../../shared/transport/address.ts';
 import type { Stream } from '../../shared/transport/transport.ts';
 import { CAPABILITIES } from '../../shared/wire/control.ts';
@@ -19,46 +18,58 @@ export interface CommandRelay {
 }
 
 /**
- * The parent's objects for a command beside the agent, or without one: with the agent's key it opens streams of the agent's
- * session while there is one, else it holds a session of its own.
+ * The parent's objects for a command beside the agent, or without one: it holds a session of its own, or, where the parent
+ * says that one is live, opens streams of that one with the agent's key. The session is always asked for first: a stream
+ * without one is what a rogue process would send, and the parent's audit trail says so.
  */
 export function relayForCommand(parent: TransportAddress, key: Buffer): CommandRelay {
-  let session: SessionClient | undefined;
+  let own: AskedSession | undefined;
   let flowId = FIRST_FLOW_ID + 2 * randomInt(FLOW_ID_STEPS);
-  const next = (): number => {
-    flowId += 2;
-    return flowId;
-  };
   const open = async (): Promise<Stream> => {
-    if (session === undefined) {
-      try {
-        return await openObjectStream(parent, next(), key);
-      } catch (error) {
-        if (!isPosternError(error, 'ERR_SESSION_UNREGISTERED')) throw error;
-      }
-      session ??= ownSession(parent, key, () => relay.close());
-    }
-    await session.ready(SESSION_WAIT_MS);
-    return openObjectStream(parent, next(), key);
+    own ??= askForSession(parent, key, {
+      onTaken: () => {
+        own = undefined;
+      },
+      onLost: () => relay.close(),
+    });
+    await Promise.race([own.session.ready(SESSION_WAIT_MS), own.taken]);
+    flowId += 2;
+    return openObjectStream(parent, flowId, key);
   };
   const relay = connectRelay({ open });
   const close = async (): Promise<void> => {
     relay.close();
-    await session?.close();
+    await own?.session.close();
   };
   return { relay, close };
 }
 
-function ownSession(parent: TransportAddress, key: Buffer, onLost: () => void): SessionClient {
+interface AskedSession {
+  readonly session: SessionClient;
+  /** Resolves when another session turns out to be live; this one is then given up. */
+  readonly taken: Promise<void>;
+}
+
+function askForSession(
+  parent: TransportAddress,
+  key: Buffer,
+  { onTaken, onLost }: { onTaken(): void; onLost(): void },
+): AskedSession {
+  const taken = Promise.withResolvers<void>();
   const session = new SessionClient({
     parent,
     key,
     capabilities: CAPABILITIES.objects,
     agent: 'postern-volume',
-    onState: () => {},
+    onState(state) {
+      if (state.phase !== 'waiting' || state.code !== 'ERR_SESSION_TAKEN') return;
+      onTaken();
+      void session.close();
+      taken.resolve();
+    },
     onLost,
     onReset: () => {},
   });
   session.start();
-  return session;
+  return { session, taken: taken.promise };
 }

@@ -2,7 +2,8 @@ import { PosternError } from '../../shared/errors.ts';
 import type { Logger } from '../../shared/log.ts';
 import { decodeHello, negotiateVersion } from '../../shared/wire/control.ts';
 import { proofHolds } from '../../shared/wire/header.ts';
-import type { OpenedStream } from '../gate/gate.ts';
+import type { Audit } from '../audit.ts';
+import { closeWith, type OpenedStream } from '../gate/gate.ts';
 import type { Guest } from '../guest/guest.ts';
 import { Session } from './session.ts';
 
@@ -13,7 +14,7 @@ import { Session } from './session.ts';
 export async function register(
   { guest, stream, flowId, body }: OpenedStream,
   header: Buffer,
-  log: Logger,
+  { log, audit }: { readonly log: Logger; readonly audit: Audit },
 ): Promise<void> {
   const hello = decodeHello(body);
   if (flowId !== 0) throw new PosternError('ERR_WIRE_MALFORMED', `control stream with flow id ${flowId}`);
@@ -21,6 +22,12 @@ export async function register(
     throw new PosternError('ERR_SESSION_PROOF', 'a HELLO that does not prove its own key');
   }
   const version = negotiateVersion(hello);
+  if (guest.slot.isHeldBy(hello.key)) {
+    // No stranger: a command beside the agent, which asks before it uses the agent's session, or the agent twice.
+    const details = { event: 'session.held', agent: hello.agent };
+    audit.say(guest.name, 'held', 'the session’s own key asked for another session', details, 'info');
+    return closeWith(stream, 'taken');
+  }
   await guest.slot.claim(hello.key);
   // It may have closed while the claim was written, or the guest may be gone; its key is remembered all the same.
   if (stream.destroyed || guest.retired) {

@@ -46,6 +46,11 @@ export class SessionSlot {
     return this.#state;
   }
 
+  /** Whether a session of this very key is live. */
+  isHeldBy(key: Buffer): boolean {
+    return this.#state.kind === 'live' && timingSafeEqual(this.#state.keyHash, hashKey(key));
+  }
+
   /**
    * Takes the slot for the holder of `key`; it is live when this resolves, until `vacate`.
    * @throws PosternError ERR_SESSION_TAKEN, ERR_SESSION_STATE
