@@ -71,6 +71,7 @@ export const ERRORS = {
   ERR_VOLUME_POISONED: 'a write did not reach the store in time; nothing later may pretend that it did',
   ERR_VOLUME_UNAVAILABLE: 'the object store or the anchor could not be reached in time',
   ERR_VOLUME_CLOSED: 'the volume is detached',
+  ERR_VOLUME_DELETED: 'the volume is being deleted, and nobody may attach it any more',
   ERR_VOLUME_LIMIT: 'a limit of the volume is reached',
   ERR_VOLUME_RANGE: 'an offset or length lies outside the volume',
   ERR_VOLUME_TOKEN: 'the owner has not authorised this restore',

@@ -6,7 +6,7 @@ import type { Volume } from './engine.ts';
 import { FenceWatch } from './fence-watch.ts';
 import { checkpointOf } from './inspect.ts';
 import { checkLimits, DEFAULT_LIMITS, type VolumeLimits } from './limits.ts';
-import { headOf, type LocatedVolume, locateVolume } from './locate.ts';
+import { assertKept, headOf, type LocatedVolume, locateVolume } from './locate.ts';
 import { CLAIM_PREFIX, claimName, commitName } from './names.ts';
 import { NONCE_BYTES } from './record.ts';
 
@@ -25,12 +25,14 @@ const CLAIM_MAX_REACH = 2 ** 24;
 export interface AttachOptions extends VolumeAccess {
   /** Take a volume over that was not detached: after a crash, or from an instance that still runs and is shut out. */
   readonly takeover?: boolean;
+  /** Make it the last attach of all, to delete the volume: this or another attach wins, and the loser is refused. */
+  readonly forDeletion?: boolean;
 }
 
 /**
  * Attaches a volume: finds the newest acknowledged state, claims an epoch, commits random bytes and has them anchored.
  * Only then, when no older instance can acknowledge anything any more, is it given out.
- * @throws ERR_VOLUME_IN_USE without `takeover`, ERR_VOLUME_FENCED when another attach was faster, and what locating throws
+ * @throws ERR_VOLUME_IN_USE without `takeover`, ERR_VOLUME_DELETED when its deletion has begun, ERR_VOLUME_FENCED when another attach was faster, and what locating throws
  */
 export async function attachVolume(options: AttachOptions): Promise<Volume> {
   const limits = options.limits ?? DEFAULT_LIMITS;
@@ -66,6 +68,7 @@ async function attachTo(
   limits: VolumeLimits,
 ): Promise<Volume> {
   const head = headOf(located);
+  assertKept(located);
   if (!head.record.detach && options.takeover !== true) {
     throw new PosternError(
       'ERR_VOLUME_IN_USE',
@@ -79,7 +82,8 @@ async function attachTo(
   const { committer, reaper } = volume.parts;
   try {
     const seq = committer.nextSeq;
-    await committer.commit({ nonce: options.environment.random(NONCE_BYTES) });
+    const nonce = options.environment.random(NONCE_BYTES);
+    await committer.commit({ nonce, deletion: options.forDeletion === true });
     await volume.parts.anchored(seq);
   } catch (error) {
     volume.close();

@@ -29,6 +29,7 @@ export interface VolumeHead {
 export interface CommitExtras {
   readonly nonce?: Buffer;
   readonly detach?: boolean;
+  readonly deletion?: boolean;
   readonly sizeBytes?: number;
   readonly oldestGeneration?: number;
   readonly restoreToken?: Buffer;
@@ -170,6 +171,7 @@ export class CommitSealer {
     return {
       attach: extras.nonce !== undefined,
       detach: extras.detach ?? false,
+      deletion: extras.deletion ?? false,
       prevEpoch: before.point.epoch,
       prevHash: before.point.hash,
       sizeBytes: extras.sizeBytes ?? before.sizeBytes,

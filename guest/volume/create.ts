@@ -91,6 +91,7 @@ function genesisRecord(sizeBytes: number, timeMs: number): CommitRecord {
   return {
     attach: false,
     detach: true,
+    deletion: false,
     prevEpoch: 0,
     prevHash: Buffer.alloc(32),
     sizeBytes,

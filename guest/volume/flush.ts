@@ -59,7 +59,7 @@ export class Committer {
   #last: Promise<void> = Promise.resolve();
   #inFlight = 0;
   #isPumpDue = false;
-  #isDetached = false;
+  #isLast = false;
   commitCount = 0;
   spillCount = 0;
 
@@ -155,9 +155,9 @@ export class Committer {
     if (pending === undefined || this.#inFlight >= this.#parts.limits.pipelineCommits) return;
     if (pending.extras.checkpoint === undefined && this.#parts.isHeldUp()) return;
     if (pending.waiters.length < this.#waitingInFlight()) return;
-    // The commit that gives the volume up is the last: one after it would say that the volume is in use.
-    if (this.#isDetached) return;
-    this.#isDetached = pending.extras.detach === true;
+    // The commit that gives the volume up, or over to be deleted, is the last: one after it would say that it is in use.
+    if (this.#isLast) return;
+    this.#isLast = pending.extras.detach === true || pending.extras.deletion === true;
     this.#pending = undefined;
     this.#inFlight += 1;
     this.#launch(pending);

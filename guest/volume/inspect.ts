@@ -5,7 +5,7 @@ import type { VolumeAccess } from './create.ts';
 import { FrameReader } from './frames.ts';
 import { VolumeIndex } from './index/volume-index.ts';
 import { DEFAULT_LIMITS } from './limits.ts';
-import { headOf, type LocatedVolume, locateVolume } from './locate.ts';
+import { assertKept, headOf, type LocatedVolume, locateVolume } from './locate.ts';
 import type { Checkpoint } from './record.ts';
 import type { OpenedCommit } from './tail.ts';
 
@@ -21,6 +21,7 @@ export interface InspectedVolume extends LocatedVolume {
 /** While another instance goes on writing, objects of the state that this found may be freed under its feet. */
 export async function inspectVolume(access: VolumeAccess): Promise<InspectedVolume> {
   const located = await locateVolume(access);
+  assertKept(located);
   const head = headOf(located);
   const tail = await located.commits.tail(head);
   const checkpoint = checkpointOf(head, tail);

@@ -6,7 +6,7 @@ import type { VolumeAccess } from './create.ts';
 import { decodeVolumeHeader, type FlushMode, HEADER_BYTES, type VolumeHeader } from './header.ts';
 import { KeyRing } from './keyring.ts';
 import { DEFAULT_LIMITS, type VolumeLimits } from './limits.ts';
-import { COMMIT_PREFIX, HEADER_NAME, parseCommitName } from './names.ts';
+import { COMMIT_PREFIX, deletionName, HEADER_NAME, parseCommitName } from './names.ts';
 import { VolumeObjects } from './objects.ts';
 import { CommitReader, isChained, type OpenedCommit } from './tail.ts';
 
@@ -29,9 +29,19 @@ export function headOf({ anchored, rolled }: LocatedVolume): OpenedCommit {
   return rolled.at(-1) ?? anchored;
 }
 
+/** @throws ERR_VOLUME_DELETED when somebody took the volume to delete it */
+export function assertKept(located: LocatedVolume): void {
+  if (headOf(located).record.deletion) throw deleted(located.header.name);
+}
+
+function deleted(name: string, cause?: PosternError): PosternError {
+  const text = `volume ${name} is being deleted: 'postern volume delete ${name} --yes' finishes that`;
+  return new PosternError('ERR_VOLUME_DELETED', text, { cause });
+}
+
 /**
  * Finds the state to go on from: what the anchor vouches for, and what verifies as following from it.
- * @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_KEY, ERR_ANCHOR_UNKNOWN, ERR_VOLUME_MISSING, ERR_VOLUME_STALE and more
+ * @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_DELETED, ERR_VOLUME_KEY, ERR_ANCHOR_UNKNOWN, ERR_VOLUME_MISSING, ERR_VOLUME_STALE and more
  */
 export async function locateVolume(access: VolumeAccess): Promise<LocatedVolume> {
   const limits = access.limits ?? DEFAULT_LIMITS;
@@ -52,7 +62,22 @@ export async function locateVolume(access: VolumeAccess): Promise<LocatedVolume>
   }
   const ring = new KeyRing(header, headerBytes, await access.keyProvider.rootKey(header.salt), objects);
   const commits = new CommitReader(objects, ring);
-  const found = { header, objects, ring, commits };
+  try {
+    return await locateHead({ header, objects, ring, commits }, access, limits);
+  } catch (error) {
+    // Once its keys are gone, nothing that is proven says why; what is found here changes no more than the words.
+    if (!isPosternError(error) || error.code === 'ERR_VOLUME_UNAVAILABLE') throw error;
+    if ((await objects.sizeOf(deletionName(header.volumeId))) === undefined) throw error;
+    throw deleted(header.name, error);
+  }
+}
+
+async function locateHead(
+  found: Omit<LocatedVolume, 'anchored' | 'rolled'>,
+  access: VolumeAccess,
+  limits: VolumeLimits,
+): Promise<LocatedVolume> {
+  const { header, objects, ring, commits } = found;
   if (header.mode.kind === 'none') return { ...found, ...(await newestStored(objects, commits, ring)) };
   if (access.anchor === undefined) {
     throw new PosternError('ERR_ANCHOR_UNKNOWN', `volume ${access.name} needs its anchor`);

@@ -4,6 +4,7 @@ export const CLAIM_PREFIX = 'e/';
 export const COMMIT_PREFIX = 'c/';
 export const SEGMENT_PREFIX = 's/';
 export const WRAP_PREFIX = 'k/';
+export const DELETION_PREFIX = 'd/';
 
 /** Twelve hex digits: in byte order of names, and room for 2^48. */
 function hex48(value: number): string {
@@ -28,6 +29,11 @@ export function parseCommitName(name: string): { readonly epoch: number; readonl
 export function segmentName(segmentId: Buffer): string {
   const hex = segmentId.toString('hex');
   return `${SEGMENT_PREFIX}${hex.slice(0, 2)}/${hex}`;
+}
+
+/** Says that the volume of this header is being deleted, to who cannot open it any more. */
+export function deletionName(volumeId: Buffer): string {
+  return `${DELETION_PREFIX}${volumeId.toString('hex')}`;
 }
 
 /** One generation's keys, wrapped for the root key that `rootId` (8 bytes) blinds. */

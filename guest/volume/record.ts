@@ -31,13 +31,16 @@ const SEGMENTS_PER_GROUP_MAX = 64;
 const TOKEN_MAX_BYTES = 1024;
 const ID_BYTES = 16;
 
-const FLAGS = { attach: 1, detach: 2, checkpoint: 4, restore: 8 } as const;
+const FLAGS = { attach: 1, detach: 2, checkpoint: 4, restore: 8, deletion: 16 } as const;
+const ALL_FLAGS = 31;
 
 /** What one commit says, in order of the fields of format.md, "Commit record". */
 export interface CommitRecord {
   readonly attach: boolean;
   /** The volume was given up in order: the next attach needs no takeover. */
   readonly detach: boolean;
+  /** The last commit there is: whoever made it deletes the volume, and nobody attaches it any more. */
+  readonly deletion: boolean;
   readonly prevEpoch: number;
   readonly prevHash: Buffer;
   readonly sizeBytes: number;
@@ -113,12 +116,13 @@ export interface Snapshot {
 
 export function encodeRecord(record: CommitRecord): Buffer {
   const writer = new FieldWriter(4096);
-  const { attach, detach, checkpoint, restoreToken } = record;
+  const { attach, detach, deletion, checkpoint, restoreToken } = record;
   const flags =
     (attach ? FLAGS.attach : 0) |
     (detach ? FLAGS.detach : 0) |
     (checkpoint ? FLAGS.checkpoint : 0) |
-    (restoreToken ? FLAGS.restore : 0);
+    (restoreToken ? FLAGS.restore : 0) |
+    (deletion ? FLAGS.deletion : 0);
   writer.u32(flags).u64(record.prevEpoch).raw(record.prevHash).u64(record.sizeBytes);
   writer.u32(record.oldestGeneration).u64(record.nextSegment);
   writer.u64(record.checkpointEpoch).u64(record.checkpointSeq).u64(record.timeMs).raw(record.nonce);
@@ -135,11 +139,12 @@ export function encodeRecord(record: CommitRecord): Buffer {
 export function decodeRecord(bytes: Buffer, seq: number, source: string): CommitRecord {
   const reader = new FieldReader(bytes, source);
   const flags = reader.u32();
-  if (flags >= 16) throw reader.corrupt(`flags ${flags}`);
+  if (flags > ALL_FLAGS) throw reader.corrupt(`flags ${flags}`);
   const attach = (flags & FLAGS.attach) !== 0;
   const front = {
     attach,
     detach: (flags & FLAGS.detach) !== 0,
+    deletion: (flags & FLAGS.deletion) !== 0,
     prevEpoch: reader.u64(),
     prevHash: Buffer.from(reader.raw(32)),
     sizeBytes: reader.u64(),

@@ -32,6 +32,7 @@ export function sampleRecord(over: Partial<CommitRecord> = {}): CommitRecord {
   return {
     attach: false,
     detach: false,
+    deletion: false,
     prevEpoch: 3,
     prevHash: counting(32, 0x90),
     sizeBytes: 1 << 30,

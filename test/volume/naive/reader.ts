@@ -224,6 +224,7 @@ class Reader {
 
   #record(at: Cursor): Omit<Commit, 'epoch' | 'seq' | 'hash' | 'sealedSize'> {
     const flags = at.uint(4);
+    assert.equal(flags & 16, 0, 'a volume that is being deleted');
     const prevEpoch = at.uint(8);
     const prevHash = at.take(32);
     const sizeBytes = at.uint(8);
