@@ -4,7 +4,15 @@ import { Tree } from './index/tree.ts';
 import type { InspectedVolume } from './inspect.ts';
 import { BLOCK_BYTES, PAGE_ENTRIES } from './limits.ts';
 import { loadManifest } from './manifest.ts';
-import { CLAIM_PREFIX, COMMIT_PREFIX, claimName, commitName, SEGMENT_PREFIX } from './names.ts';
+import {
+  CLAIM_PREFIX,
+  COMMIT_PREFIX,
+  claimName,
+  commitName,
+  parseWrapName,
+  SEGMENT_PREFIX,
+  WRAP_PREFIX,
+} from './names.ts';
 import type { Progress } from './progress.ts';
 import type { FreedObject } from './record.ts';
 import { DIRECTORY_LBA, equalBytes, openFrame, SivBuilder, segmentSeal } from './seal.ts';
@@ -147,13 +155,12 @@ class Check {
     this.#onProgress({ step: 'looking for orphans' });
     const { objects, tail, head, checkpoint } = this.#volume;
     for (const { point } of [...tail, head]) this.#names.add(commitName(point.epoch, point.seq));
-    const freed = new Set(checkpoint.freed.map(freedName));
-    for (const prefix of [SEGMENT_PREFIX, COMMIT_PREFIX, CLAIM_PREFIX]) {
+    for (const object of checkpoint.freed) this.#names.add(freedName(object));
+    for (const prefix of [SEGMENT_PREFIX, COMMIT_PREFIX, CLAIM_PREFIX, WRAP_PREFIX]) {
       for (let after: string | undefined; ; ) {
         const page = await objects.list(prefix, after);
         for (const { key, sizeBytes } of page.objects) {
-          const isLiveClaim = prefix === CLAIM_PREFIX && key >= claimName(head.point.epoch);
-          if (this.#names.has(key) || freed.has(key) || isLiveClaim) continue;
+          if (this.#names.has(key) || this.#mayBeNeeded(key)) continue;
           this.report.orphans += 1;
           this.report.orphanBytes += sizeBytes;
         }
@@ -161,6 +168,14 @@ class Check {
         after = page.objects.at(-1)?.key;
       }
     }
+  }
+
+  /** Claims of attaches under way; wraps of generations that are in use, or that a rekey began. */
+  #mayBeNeeded(key: string): boolean {
+    const { point, record } = this.#volume.head;
+    if (key.startsWith(CLAIM_PREFIX)) return key >= claimName(point.epoch);
+    const generation = parseWrapName(key);
+    return generation !== undefined && generation >= record.oldestGeneration;
   }
 
   /** Reads a segment whole, opens every frame, and computes its siv again. */

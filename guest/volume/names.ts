@@ -36,6 +36,12 @@ export function deletionName(volumeId: Buffer): string {
   return `${DELETION_PREFIX}${volumeId.toString('hex')}`;
 }
 
+/** The generation in a wrap's name, undefined when it is none. */
+export function parseWrapName(name: string): number | undefined {
+  const match = /^k\/([0-9a-f]{8})-[0-9a-f]{16}$/.exec(name);
+  return match === null ? undefined : Number.parseInt(match[1] ?? '', 16);
+}
+
 /** One generation's keys, wrapped for the root key that `rootId` (8 bytes) blinds. */
 export function wrapName(generation: number, rootId: Buffer): string {
   return `${WRAP_PREFIX}${generation.toString(16).padStart(8, '0')}-${rootId.toString('hex')}`;

@@ -1,9 +1,8 @@
 import { PosternError } from '../../shared/errors.ts';
 import type { Volume } from './engine.ts';
-import { repackAll } from './gc.ts';
+import { findOldWraps, repackAll } from './gc.ts';
 import { KEY_BYTES } from './keys.ts';
 import { GENERATIONS_MAX } from './limits.ts';
-import { WRAP_PREFIX } from './names.ts';
 import type { Progress } from './progress.ts';
 
 const WRAP_NONCE_BYTES = 24;
@@ -19,24 +18,35 @@ export interface RekeyReport {
  * keys, which then cannot be destroyed: `isDrained` false.
  */
 export async function rekey(volume: Volume, onProgress?: Progress): Promise<RekeyReport> {
-  const { ring, sealer, committer, objects, environment } = volume.parts;
-  const before = await sealer.head();
-  const generation = before.generation + 1;
-  if (generation - before.oldestGeneration >= GENERATIONS_MAX) {
-    throw new PosternError('ERR_VOLUME_LIMIT', `${GENERATIONS_MAX} generations of keys are in use`);
-  }
-  const key = environment.random(KEY_BYTES);
-  const wrap = ring.wrap(generation, key, environment.random(WRAP_NONCE_BYTES));
-  await objects.put(wrap.name, wrap.bytes);
+  const { ring, sealer, committer } = volume.parts;
+  const { generation, key } = await newKeys(volume);
   ring.add(generation, key, ring.baseKey);
   sealer.generation = generation;
   await committer.commit({});
   return { generation, isDrained: await drainOldKeys(volume, onProgress) };
 }
 
+/**
+ * Keys of the next generation, stored. One whose name is taken is passed over: a rekey that ended early, or a fenced writer's late
+ * PUT, left a wrap there whose keys seal nothing that is reachable. Deleting it to use the name again would be a mistake: a
+ * DELETE that comes late would then destroy the keys of this volume.
+ */
+async function newKeys(volume: Volume): Promise<{ readonly generation: number; readonly key: Buffer }> {
+  const { ring, sealer, objects, environment } = volume.parts;
+  const before = await sealer.head();
+  for (let generation = before.generation + 1; ; generation += 1) {
+    if (generation - before.oldestGeneration >= GENERATIONS_MAX) {
+      throw new PosternError('ERR_VOLUME_LIMIT', `${GENERATIONS_MAX} generations of keys are in use`);
+    }
+    const key = environment.random(KEY_BYTES);
+    const wrap = ring.wrap(generation, key, environment.random(WRAP_NONCE_BYTES));
+    if ((await objects.claim(wrap.name, wrap.bytes)) === 'stored') return { generation, key };
+  }
+}
+
 /** Goes on where a rekey was interrupted. True when only the newest generation is left. */
 export async function drainOldKeys(volume: Volume, onProgress?: Progress): Promise<boolean> {
-  const { sealer, committer, objects } = volume.parts;
+  const { sealer, committer } = volume.parts;
   await repackAll(volume, onProgress ? { onProgress } : {});
   // The tail is read by its own records' keys: after this checkpoint it begins past the last of the old ones.
   await volume.parts.checkpointer.request();
@@ -47,8 +57,8 @@ export async function drainOldKeys(volume: Volume, onProgress?: Progress): Promi
     const seq = committer.nextSeq;
     await committer.commit({ oldestGeneration: oldest });
     await volume.parts.anchored(seq);
-    for (let old = oldestGeneration; old < oldest; old += 1) await destroyWraps(objects, old);
   }
+  for (const { name } of await findOldWraps(volume)) await volume.parts.objects.delete(name);
   return oldest === generation;
 }
 
@@ -61,9 +71,4 @@ async function oldestReachable(volume: Volume, newest: number): Promise<number> 
     for (const { entry } of manifest) oldest = Math.min(oldest, entry.generation);
   }
   return oldest;
-}
-
-async function destroyWraps(objects: Volume['parts']['objects'], generation: number): Promise<void> {
-  const page = await objects.list(`${WRAP_PREFIX}${generation.toString(16).padStart(8, '0')}-`);
-  for (const { key } of page.objects) await objects.delete(key);
 }
