@@ -4,7 +4,7 @@ import { link, mkdir, open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { PosternError } from '../../shared/errors.ts';
+import { isPosternError, PosternError } from '../../shared/errors.ts';
 import { tryLock } from '../../shared/transport/native/libc.ts';
 import {
   type Anchor,
@@ -14,7 +14,14 @@ import {
   type AnchorVolume,
   equalHeads,
 } from './anchor.ts';
-import { encodeHead, HEAD_FILE_BYTES, newestHead, slotOffset, type TurnedHead } from './file-head.ts';
+import {
+  encodeFirst,
+  encodeHead,
+  HEAD_FILE_BYTES,
+  newestHead,
+  slotOffset,
+  type TurnedHead,
+} from './file-head.ts';
 
 /** How long one advance waits for another process's; each takes milliseconds. */
 const LOCK_TIMEOUT_MS = 5000;
@@ -59,7 +66,7 @@ export class FileAnchor implements Anchor {
       const fd = openExisting(path, 'r');
       if (fd === undefined) return undefined;
       try {
-        return load(fd, path).head;
+        return (await settled(fd, path)).head;
       } finally {
         closeSync(fd);
       }
@@ -111,9 +118,7 @@ export class FileAnchor implements Anchor {
     const draft = `${path}.${randomBytes(6).toString('hex')}`;
     const file = await open(draft, 'wx', 0o600);
     try {
-      const bytes = Buffer.alloc(HEAD_FILE_BYTES);
-      encodeHead({ turn: 1, head }).copy(bytes, slotOffset(1));
-      await file.writeFile(bytes);
+      await file.writeFile(encodeFirst(head));
       await file.sync();
       return await linkOnce(draft, path);
     } finally {
@@ -144,9 +149,18 @@ export class FileAnchor implements Anchor {
 function load(fd: number, path: string): TurnedHead {
   const bytes = Buffer.alloc(HEAD_FILE_BYTES + 1);
   const length = readSync(fd, bytes, 0, bytes.length, 0);
-  const head = newestHead(bytes.subarray(0, length));
-  if (head === undefined) throw new PosternError('ERR_ANCHOR_CORRUPT', `${path} holds no head`);
-  return head;
+  return newestHead(bytes.subarray(0, length), path);
+}
+
+/** As `load`; what looks damaged to a reader without the lock may be a record that is just being written. */
+async function settled(fd: number, path: string): Promise<TurnedHead> {
+  try {
+    return load(fd, path);
+  } catch (error) {
+    if (!isPosternError(error, 'ERR_ANCHOR_CORRUPT')) throw error;
+    await lock(fd, path);
+    return load(fd, path);
+  }
 }
 
 /** One at a time, of all processes; the lock ends with the descriptor, and so with its process. */
