@@ -23,7 +23,7 @@ const SWEEP_INTERVAL_SECONDS = 1;
 export interface LeaseGrant {
   /** The name that was asked for, canonical, without its last dot. */
   readonly name: string;
-  /** The names from it to the owner of the addresses. */
+  /** The names from it, itself first, to the owner of the addresses. */
   readonly chain: readonly string[];
   /** Canonical text. */
   readonly addresses: readonly string[];

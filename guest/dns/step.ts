@@ -21,11 +21,23 @@ export interface Step {
 
 const RANK = { secure: 0, insecure: 1, indeterminate: 2 } as const;
 
-export function weakest(parts: readonly Authentic[]): Authentic | undefined {
-  return parts.reduce<Authentic | undefined>(
+/** The first of those that are worth least. */
+export function weakest<T extends { readonly state: Authentic['state'] }>(
+  parts: readonly T[],
+): T | undefined {
+  return parts.reduce<T | undefined>(
     (worst, part) => (worst === undefined || RANK[part.state] > RANK[worst.state] ? part : worst),
     undefined,
   );
+}
+
+/** Empty where it is secure. */
+export function whyNotSecure(part: Authentic): string {
+  if (part.state === 'secure') return '';
+  if (part.reason !== undefined) return part.reason;
+  const { status } = part;
+  if (status.state === 'insecure') return status.reason;
+  return 'no trust anchor encloses the name';
 }
 
 /** True where an answer to another question also says something of this name. */

@@ -1,15 +1,15 @@
 import { type ErrorCode, isPosternError, type PosternError } from '../../shared/errors.ts';
 import type { TrustAnchors } from './anchors.ts';
 import { type Authentic, Authenticator, type DnssecState } from './authenticate.ts';
-import { BoundedCache } from './cache.ts';
+import { BoundedCache, type Kept } from './cache.ts';
 import { TrustChain } from './chain.ts';
 import { DNS_LIMITS, type DnsLimits, overLimit, Work } from './limits.ts';
+import { type Link, packLink, toLink, unpackLink } from './link.ts';
 import { throughLostDname } from './lost-dname.ts';
 import type { DomainName } from './name.ts';
 import { Questioner } from './questioner.ts';
 import type { Response, RRset } from './rrset.ts';
 import { chainIn, readStep, type Step, speaksOf, weakest } from './step.ts';
-import { stepBytes } from './step-size.ts';
 import { RCODE, TYPE, typeName } from './types.ts';
 import type { UpstreamResolver } from './upstream/upstream.ts';
 import type { ZoneStatus } from './zone-status.ts';
@@ -31,7 +31,10 @@ export interface Verdict {
   readonly reason: string;
   /** What failed, where something did. */
   readonly code: ErrorCode | undefined;
-  /** The zones that vouch for the answer, in the order of its links; of a bogus one, those that were proven. */
+  /**
+   * The zones that vouch for the links that were proven for this answer, in their order; of a bogus one, those that
+   * were. Links from the cache have none: what it keeps is small.
+   */
   readonly statuses: readonly ZoneStatus[];
 }
 
@@ -58,8 +61,10 @@ export interface CacheCounters {
   readonly misses: number;
 }
 
-/** Some 30,000 names with an address or two and their signatures. */
-const CACHE_BYTES = 64 * 1024 * 1024;
+/** Over 100,000 names with an address, its signature and a denial, some 600 bytes each. */
+export const CACHE_MAX_BYTES = 64 * 1024 * 1024;
+/** Of it, for failures: they are kept for seconds. */
+const FAILURES_SHARE = 1 / 16;
 /** No answer is kept longer, whatever its TTL (RFC 8767 section 4 recommends days at most). */
 const TTL_MAX_SECONDS = 86_400;
 /** A failure is remembered just long enough that a repeated question does not repeat its work. */
@@ -67,7 +72,7 @@ const BOGUS_TTL_SECONDS = 5;
 /** An outage costs waiting, not work, and may be over at once. */
 const SILENT_TTL_SECONDS = 1;
 const SILENCE: ReadonlySet<ErrorCode> = new Set(['ERR_DNS_UPSTREAM', 'ERR_DNS_TIMEOUT', 'ERR_DNS_DEADLINE']);
-/** A remembered failure: its reason, and the objects around it. */
+/** A remembered failure without its texts: the verdict, its name and what they consist of. */
 const FAILURE_BYTES = 1024;
 
 interface StepRead {
@@ -75,9 +80,10 @@ interface StepRead {
   readonly response: Response;
 }
 
-interface CachedStep {
-  readonly step: Step;
-  readonly expiresAt: number;
+interface TakenLink extends Kept<Link> {
+  readonly statuses: readonly ZoneStatus[];
+  /** What it was read from, which may speak of the next link too. */
+  readonly response: Response | undefined;
 }
 
 /** A validating forwarder: asks, proves, remembers. Equal questions at one time are one walk. */
@@ -87,25 +93,32 @@ export class Validator {
   readonly #authenticator: Authenticator;
   readonly #now: () => number;
   readonly #limits: DnsLimits;
-  readonly #steps: BoundedCache<CachedStep>;
+  readonly #links: BoundedCache<string>;
   readonly #failures: BoundedCache<Verdict>;
   readonly #flights = new Map<string, Promise<Verdict>>();
   #cacheHits = 0;
   #cacheMisses = 0;
 
-  constructor({ resolvers, anchors, clock, monotonic, limits, cacheBytes = CACHE_BYTES }: ValidatorOptions) {
+  constructor({
+    resolvers,
+    anchors,
+    clock,
+    monotonic,
+    limits,
+    cacheBytes = CACHE_MAX_BYTES,
+  }: ValidatorOptions) {
     this.#questioner = new Questioner(resolvers);
     this.#chain = new TrustChain(anchors, this.#questioner, clock, monotonic ?? clock);
     this.#authenticator = new Authenticator(anchors, this.#chain, clock);
     this.#now = monotonic ?? clock;
     this.#limits = { ...DNS_LIMITS, ...limits };
-    this.#steps = new BoundedCache(cacheBytes);
-    this.#failures = new BoundedCache(cacheBytes >> 4);
+    this.#links = new BoundedCache(cacheBytes);
+    this.#failures = new BoundedCache(cacheBytes * FAILURES_SHARE);
   }
 
   /** Links of answers, and the octets that they are taken to hold. */
   get cache(): CacheCounters {
-    const { count, sizeBytes } = this.#steps;
+    const { count, sizeBytes } = this.#links;
     return { count, sizeBytes, hits: this.#cacheHits, misses: this.#cacheMisses };
   }
 
@@ -130,43 +143,40 @@ export class Validator {
       if (!isPosternError(error)) throw error;
       const verdict = this.#failure(name, type, error, statuses);
       const ttlSeconds = SILENCE.has(error.code) ? SILENT_TTL_SECONDS : BOGUS_TTL_SECONDS;
-      this.#failures.set(`${type} ${name.key}`, verdict, this.#now() + ttlSeconds, FAILURE_BYTES);
+      const sizeBytes = FAILURE_BYTES + 2 * (verdict.reason.length + name.key.length);
+      this.#failures.set(`${type} ${name.key}`, verdict, this.#now() + ttlSeconds, sizeBytes);
       return verdict;
     }
   }
 
   async #follow(name: DomainName, type: number, work: Work, statuses: ZoneStatus[]): Promise<Verdict> {
     const seen = new Set<string>();
-    const answers: RRset[] = [];
-    const parts: Authentic[] = [];
+    const links: Link[] = [];
     let expiresAt = Number.MAX_SAFE_INTEGER;
-    let last: Step | undefined;
     let response: Response | undefined;
     let current: DomainName | undefined = name;
     while (current !== undefined && !seen.has(current.key)) {
       if (seen.size > work.limits.chainHops) throw overLimit(`more than ${work.limits.chainHops} aliases`);
       seen.add(current.key);
-      const taken = await this.#step(current, type, response, work);
-      const { step } = taken.cached;
+      const taken: TakenLink = await this.#link(current, type, response, work);
+      links.push(taken.value);
+      statuses.push(...taken.statuses);
+      expiresAt = Math.min(expiresAt, taken.expiresAt);
       response = taken.response;
-      answers.push(...step.rrsets);
-      parts.push(...step.parts);
-      statuses.push(...step.parts.map((part) => part.status));
-      expiresAt = Math.min(expiresAt, taken.cached.expiresAt);
-      last = step;
-      current = step.kind === 'alias' ? step.target : undefined;
+      current = taken.value.target;
     }
-    const worst = weakest(parts);
+    const worst = weakest(links);
+    const last = links.at(-1);
     return {
       name,
       type,
       state: worst?.state ?? 'indeterminate',
       rcode: last?.rcode ?? RCODE.SERVFAIL,
-      answers,
+      answers: links.flatMap((link) => link.rrsets),
       soa: last?.soa,
-      proof: parts.flatMap((part) => part.proof ?? []),
+      proof: links.flatMap((link) => link.proof),
       ttlSeconds: Math.max(0, expiresAt - this.#now()),
-      reason: worst === undefined ? '' : whyNotSecure(worst),
+      reason: worst?.reason ?? '',
       code: undefined,
       statuses,
     };
@@ -192,23 +202,19 @@ export class Validator {
   }
 
   /** One link: cached, from the answer that gave the link before, or asked for. */
-  async #step(
-    name: DomainName,
-    type: number,
-    before: Response | undefined,
-    work: Work,
-  ): Promise<{ cached: CachedStep; response: Response | undefined }> {
+  async #link(name: DomainName, type: number, before: Response | undefined, work: Work): Promise<TakenLink> {
     const key = `${type} ${name.key}`;
-    const known = this.#steps.get(key, this.#now());
+    const known = this.#links.find(key, this.#now());
     if (known !== undefined) {
       this.#cacheHits += 1;
-      return { cached: known, response: undefined };
+      const { value, expiresAt } = known;
+      return { value: unpackLink(value, name), expiresAt, statuses: [], response: undefined };
     }
     this.#cacheMisses += 1;
     if (before !== undefined && speaksOf(before, name, type)) {
       try {
         const step = await readStep(before, name, type, this.#authenticator, work);
-        return { cached: this.#remember(key, step), response: before };
+        return this.#remember(key, { step, response: before });
       } catch (error) {
         // What came along with another answer is a convenience; the name's own answer decides.
         if (!isPosternError(error) || error.code === 'ERR_DNS_LIMIT') throw error;
@@ -222,10 +228,10 @@ export class Validator {
     }
   }
 
-  #ask(name: DomainName, type: number, work: Work): Promise<{ cached: CachedStep; response: Response }> {
+  #ask(name: DomainName, type: number, work: Work): Promise<TakenLink> {
     return this.#questioner.ask(name, type, work, async (response) => {
       const read = await this.#read(response, name, type, work);
-      return { cached: this.#remember(`${type} ${name.key}`, read.step), response: read.response };
+      return this.#remember(`${type} ${name.key}`, read);
     });
   }
 
@@ -248,13 +254,16 @@ export class Validator {
     return { kind: 'absent', name, rrsets: [], rcode: response.rcode, parts: [part] };
   }
 
-  #remember(key: string, step: Step): CachedStep {
+  #remember(key: string, { step, response }: StepRead): TakenLink {
     const now = this.#now();
     const ttls = [...step.parts, ...step.rrsets].map((one) => one.ttlSeconds);
     const expiresAt = now + Math.min(TTL_MAX_SECONDS, ...ttls);
-    const cached = { step, expiresAt };
-    if (expiresAt > now) this.#steps.set(key, cached, expiresAt, key.length + stepBytes(step));
-    return cached;
+    const value = toLink(step);
+    if (expiresAt > now) {
+      const packed = packLink(value);
+      this.#links.set(key, packed, expiresAt, packed.length);
+    }
+    return { value, expiresAt, statuses: step.parts.map((part) => part.status), response };
   }
 
   #failure(name: DomainName, type: number, error: PosternError, statuses: readonly ZoneStatus[]): Verdict {
@@ -273,14 +282,6 @@ export class Validator {
       statuses: statuses.length > 0 || held === undefined ? statuses : [held],
     };
   }
-}
-
-function whyNotSecure(part: Authentic): string {
-  if (part.state === 'secure') return '';
-  if (part.reason !== undefined) return part.reason;
-  const { status } = part;
-  if (status.state === 'insecure') return status.reason;
-  return 'no trust anchor encloses the name';
 }
 
 /** `www.example.com. A`. */

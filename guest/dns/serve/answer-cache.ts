@@ -1,4 +1,5 @@
-import { BoundedCache } from '../cache.ts';
+import type { DnssecState } from '../../../shared/policy/types.ts';
+import { BoundedCache, ownOctets } from '../cache.ts';
 import type { LeaseGrant } from '../leases.ts';
 import { HEADER_BYTES } from '../message.ts';
 import { NAME_MAX_BYTES } from '../name.ts';
@@ -11,20 +12,19 @@ export interface Repeatable {
   readonly lease: LeaseGrant | undefined;
 }
 
+/** Strings are the least that can be kept: objects and small Buffers take several times their octets. */
 interface Entry {
-  readonly octets: Buffer;
-  /** Where its TTLs stand, and what they were. */
-  readonly ttls: readonly (readonly [offset: number, seconds: number])[];
-  readonly lease: LeaseGrant | undefined;
-  readonly expiresAt: number;
-  /** What the TTLs in the octets say at most. */
-  writtenSeconds: number;
+  /** The answer, one octet to a character, with its TTLs as they were. */
+  readonly octets: string;
+  /** Where those stand, one offset to a character. */
+  readonly ttlOffsets: string;
+  readonly lease: string | undefined;
 }
 
-/** Some 60,000 answers; the validator's own cache holds more. */
-const ANSWERS_MAX_BYTES = 16 * 1024 * 1024;
-/** The entry, its key and its lease around the octets. */
-const ENTRY_OVERHEAD_BYTES = 200;
+/** Some 30,000 answers; the validator's own cache holds more. */
+export const ANSWERS_MAX_BYTES = 16 * 1024 * 1024;
+/** The entry itself, and the heads of its strings. */
+const ENTRY_BYTES = 130;
 const ID_BYTES = 2;
 const OPT_PLAIN_BYTES = 11;
 /** One question and an OPT record without options: what differs with each question would only fill the cache. */
@@ -47,29 +47,47 @@ export class AnswerCache {
   recall(question: Buffer): Repeatable | undefined {
     if (question.length > QUESTION_MAX_BYTES) return undefined;
     const now = this.#now();
-    const entry = this.#entries.get(keyOf(question), now);
+    const entry = this.#entries.find(keyOf(question), now);
     if (entry === undefined) return undefined;
-    const { octets, lease } = entry;
+    const { octets, ttlOffsets, lease } = entry.value;
     const ttlSeconds = Math.floor(entry.expiresAt - now);
-    if (ttlSeconds !== entry.writtenSeconds) {
-      for (const [offset, seconds] of entry.ttls) octets.writeUInt32BE(Math.min(seconds, ttlSeconds), offset);
-      entry.writtenSeconds = ttlSeconds;
+    const answer = Buffer.from(octets, 'latin1');
+    for (let index = 0; index < ttlOffsets.length; index += 1) {
+      const at = ttlOffsets.charCodeAt(index);
+      if (ttlSeconds < answer.readUInt32BE(at)) answer.writeUInt32BE(ttlSeconds, at);
     }
-    const answer = Buffer.from(octets);
     question.copy(answer, 0, 0, ID_BYTES);
-    return { octets: answer, ttlSeconds, lease };
+    return {
+      octets: answer,
+      ttlSeconds,
+      lease: lease === undefined ? undefined : readLease(lease, ttlSeconds),
+    };
   }
 
   /** `questionBytes`: where the question section of both ends. */
   remember(question: Buffer, questionBytes: number, { octets, ttlSeconds, lease }: Repeatable): void {
     const rest = question.length - questionBytes;
     if (ttlSeconds < 1 || (rest !== 0 && rest !== OPT_PLAIN_BYTES)) return;
-    const ttls = ttlOffsets(octets, questionBytes).map((at) => [at, octets.readUInt32BE(at)] as const);
-    const expiresAt = this.#now() + ttlSeconds;
-    const entry = { octets: Buffer.from(octets), ttls, lease, expiresAt, writtenSeconds: -1 };
-    const sizeBytes = question.length + octets.length + ENTRY_OVERHEAD_BYTES;
-    this.#entries.set(keyOf(question), entry, expiresAt, sizeBytes);
+    const entry = {
+      octets: octets.toString('latin1'),
+      ttlOffsets: String.fromCharCode(...ttlOffsets(octets, questionBytes)),
+      lease: lease === undefined ? undefined : leaseText(lease),
+    };
+    const sizeBytes = octets.length + 2 * entry.ttlOffsets.length + (entry.lease?.length ?? 0) + ENTRY_BYTES;
+    this.#entries.set(keyOf(question), entry, this.#now() + ttlSeconds, sizeBytes);
   }
+}
+
+/** State, count of addresses, addresses, chain: neither names (their spaces are escaped) nor addresses have a space. */
+function leaseText({ dnssec, addresses, chain }: LeaseGrant): string {
+  return ownOctets([dnssec, addresses.length, ...addresses, ...chain].join(' '));
+}
+
+function readLease(text: string, ttlSeconds: number): LeaseGrant {
+  const [dnssec, count, ...rest] = text.split(' ');
+  const addresses = rest.slice(0, Number(count));
+  const chain = rest.slice(addresses.length);
+  return { name: chain[0] ?? '', chain, addresses, ttlSeconds, dnssec: dnssec as DnssecState };
 }
 
 function keyOf(question: Buffer): string {

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { keepMemorySmall } from '../../../guest/disk/process-memory.ts';
 import { parseAnchors, TrustAnchors } from '../../../guest/dns/anchors.ts';
 import { LeaseTable } from '../../../guest/dns/leases.ts';
 import { namePolicy } from '../../../guest/dns/serve/name-policy.ts';
@@ -12,6 +13,7 @@ import { parsePolicy } from '../../../shared/policy/policy.ts';
 /** Our resolver as the agent runs it: `contestant.ts ANCHOR UPSTREAM-PORT PORT`. */
 const [anchorFile = '', upstreamPort = '', port = ''] = process.argv.slice(2);
 const upstream = { address: '127.0.0.1', port: Number(upstreamPort), protocol: 'plain' } as const;
+keepMemorySmall();
 const validator = new Validator({
   resolvers: [resolverFor(upstream, DIRECT)],
   anchors: new TrustAnchors(parseAnchors(readFileSync(anchorFile, 'utf8'), anchorFile)),
