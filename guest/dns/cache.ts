@@ -61,11 +61,11 @@ export class BoundedCache<V> {
     this.delete(key);
     const sizeBytes = valueBytes + key.length + ENTRY_BYTES;
     if (sizeBytes > this.#maxBytes) return;
+    // The iterator keeps tables that the map has outgrown: it lives only as long as entries have to go.
+    if (this.#sizeBytes + sizeBytes <= this.#maxBytes) this.#hand = undefined;
+    while (this.#sizeBytes + sizeBytes > this.#maxBytes) this.#dropOne();
     this.#entries.set(ownOctets(key), { value, expiresAt, sizeBytes, isUsed: false });
     this.#sizeBytes += sizeBytes;
-    // The iterator keeps tables that the map has outgrown: it lives only as long as entries have to go.
-    if (this.#sizeBytes <= this.#maxBytes) this.#hand = undefined;
-    while (this.#sizeBytes > this.#maxBytes) this.#dropOne();
   }
 
   delete(key: string): void {

@@ -17,7 +17,7 @@ import {
 import type { Questioner } from './questioner.ts';
 import { TYPE } from './types.ts';
 import { keyText, type Verified, verifyRrset } from './verify.ts';
-import type { SecureZone, ZoneStatus } from './zone-status.ts';
+import { type SecureZone, statusBytes, type ZoneStatus } from './zone-status.ts';
 
 /** What stands at a name below a secure zone: nothing, a cut into another zone, or a known failure. */
 type Delegation =
@@ -33,11 +33,12 @@ interface Known {
   readonly since: number;
 }
 
-/** Keys are few and asked for with every answer. */
-const CACHE_MAX_BYTES = 16 * 1024 * 1024;
-/** What a proven key set or denial holds: objects, imported keys. An estimate on the high side. */
-const ENTRY_BYTES = 4096;
-const NONE_BYTES = 300;
+/** Some 2,500 zones of two keys, which are asked for with every answer; or four that publish 64 KiB of keys. */
+export const ZONES_MAX_BYTES = 16 * 1024 * 1024;
+/** What is known of a name, without the status of its zone. */
+const KNOWN_BYTES = 150;
+/** A failure with its stack and its cause, their texts apart. */
+const ERROR_BYTES = 4096;
 /** Keys and DS are looked at again at least so often, whatever their TTL. */
 const TTL_MAX_SECONDS = 86_400;
 /** So that an answer's second attempt, or the next question, does not walk into the same failure at once. */
@@ -52,7 +53,7 @@ export class TrustChain {
   readonly #questioner: Questioner;
   readonly #clock: () => number;
   readonly #now: () => number;
-  readonly #cache = new BoundedCache<Known>(CACHE_MAX_BYTES);
+  readonly #cache = new BoundedCache<Known>(ZONES_MAX_BYTES);
   readonly #flights = new Map<string, Promise<Delegation>>();
 
   constructor(anchors: TrustAnchors, questioner: Questioner, clock: () => number, monotonic: () => number) {
@@ -164,25 +165,18 @@ export class TrustChain {
     const now = this.#now();
     try {
       const found = await compute();
-      const expiresAt = now + Math.min(found.ttlSeconds, TTL_MAX_SECONDS);
-      this.#cache.set(
-        key,
-        { delegation: found, since: now },
-        expiresAt,
-        found.kind === 'none' ? NONE_BYTES : ENTRY_BYTES,
-      );
+      this.#keep(key, found, now, Math.min(found.ttlSeconds, TTL_MAX_SECONDS));
       return found;
     } catch (error) {
-      if (isPosternError(error) && !isOwn(error)) {
-        this.#cache.set(
-          key,
-          { delegation: { kind: 'bogus', error }, since: now },
-          now + BOGUS_TTL_SECONDS,
-          ENTRY_BYTES,
-        );
-      }
+      if (isPosternError(error) && !isOwn(error))
+        this.#keep(key, { kind: 'bogus', error }, now, BOGUS_TTL_SECONDS);
       throw error;
     }
+  }
+
+  #keep(key: string, delegation: Delegation, now: number, ttlSeconds: number): void {
+    const sizeBytes = KNOWN_BYTES + delegationBytes(delegation);
+    this.#cache.set(key, { delegation, since: now }, now + ttlSeconds, sizeBytes);
   }
 
   #prime(anchor: TrustAnchor, work: Work): Promise<Found> {
@@ -264,6 +258,12 @@ export class TrustChain {
 
 function anchorKey(name: DomainName): string {
   return `anchor ${name.key}`;
+}
+
+function delegationBytes(delegation: Delegation): number {
+  if (delegation.kind === 'none') return 0;
+  if (delegation.kind === 'cut') return statusBytes(delegation.status);
+  return ERROR_BYTES + 4 * delegation.error.message.length;
 }
 
 function unlessBogus(delegation: Delegation): Delegation {

@@ -1,6 +1,6 @@
 import { answerLines } from './presentation.ts';
 import { rcodeName } from './types.ts';
-import { questionText, type Verdict } from './validator.ts';
+import { questionText, type Verdict } from './verdict.ts';
 import type { SecureZone, ZoneStatus } from './zone-status.ts';
 
 /** One zone on the way from an anchor, as `postern resolve` prints it. */

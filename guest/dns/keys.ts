@@ -6,6 +6,8 @@ const FLAG_ZONE = 0x0100;
 const FLAG_REVOKED = 0x0080;
 const PROTOCOL_DNSSEC = 3;
 const HEADER_BYTES = 4;
+/** A key beside its octets, when it has been imported: OpenSSL's own form of RSA-2048 takes most of it (measured). */
+const KEY_BYTES = 2560;
 
 /** A DNSKEY (RFC 4034 section 2) that may sign: a zone key, protocol 3, not revoked, of an algorithm we check. */
 export interface ZoneKey {
@@ -26,15 +28,18 @@ export function parseZoneKey(rdata: Buffer): ZoneKey | undefined {
   const signing = signingAlgorithm(algorithm);
   if ((flags & FLAG_ZONE) === 0 || (flags & FLAG_REVOKED) !== 0) return undefined;
   if (rdata.readUInt8(2) !== PROTOCOL_DNSSEC || signing === undefined) return undefined;
+  // Keys are kept for as long as their zone; octets of the pool would keep all that was cut from it beside them.
+  const own = Buffer.allocUnsafeSlow(rdata.length);
+  rdata.copy(own);
   let imported: { key: KeyObject | undefined } | undefined;
   return {
     flags,
     algorithm,
-    keyTag: keyTag(rdata),
-    rdata,
+    keyTag: keyTag(own),
+    rdata: own,
     signing,
     keyObject() {
-      imported ??= { key: signing.importKey(rdata.subarray(HEADER_BYTES)) };
+      imported ??= { key: signing.importKey(own.subarray(HEADER_BYTES)) };
       return imported.key;
     },
   };
@@ -50,10 +55,13 @@ export function keyTag(rdata: Buffer): number {
 /** The keys of a zone, listed by algorithm and tag: tags collide, so each holds a list. */
 export class KeyRing {
   readonly size: number;
+  /** What the keys hold in memory once they have all been used. */
+  readonly sizeBytes: number;
   readonly #byTag = new Map<number, ZoneKey[]>();
 
   constructor(keys: readonly ZoneKey[]) {
     this.size = keys.length;
+    this.sizeBytes = keys.reduce((sum, { rdata }) => sum + KEY_BYTES + rdata.length, 0);
     for (const key of keys) {
       const slot = (key.algorithm << 16) | key.keyTag;
       const list = this.#byTag.get(slot);

@@ -15,6 +15,10 @@ export const ADDRESSES_PER_NAME_MAX = 64;
 export const NAMES_PER_ADDRESS_MAX = 256;
 /** Leases in all: past it the one that would have ended first goes. */
 export const LEASES_MAX = 16_384;
+/** And what they hold: room for all of them with ordinary names, not with the longest aliases that there can be. */
+export const LEASES_MAX_BYTES = 24 * 1024 * 1024;
+/** A lease that is alone at its address, its texts apart (measured). */
+const LEASE_BYTES = 850;
 const FLOOR_SECONDS = 30;
 const GRACE_SECONDS = 30;
 /** A full table is not looked through for ended leases more often. */
@@ -40,7 +44,7 @@ export interface LiveLease extends Lease {
 interface Entry {
   readonly name: string;
   readonly address: string;
-  chain: readonly string[];
+  readonly chain: readonly string[];
   readonly dnssec: DnssecState;
   expiresAt: number;
 }
@@ -57,6 +61,7 @@ export class LeaseTable implements LeaseView {
   readonly #byAddress = new Map<string, Map<string, Entry>>();
   readonly #byName = new Map<string, Set<string>>();
   #count = 0;
+  #sizeBytes = 0;
   #nextSweep = 0;
 
   constructor(options: LeaseOptions = {}) {
@@ -75,15 +80,16 @@ export class LeaseTable implements LeaseView {
     const expiresAt = this.#now() + Math.max(ttlSeconds, this.#floorSeconds) + this.#graceSeconds;
     for (const address of addresses.slice(0, ADDRESSES_PER_NAME_MAX)) {
       const known = this.#byAddress.get(address)?.get(name);
-      if (known?.dnssec === dnssec) {
-        // A shorter answer does not shorten what an earlier one promised, unless it validated otherwise.
-        known.expiresAt = Math.max(known.expiresAt, expiresAt);
-        known.chain = chain;
+      // A shorter answer does not shorten what an earlier one promised, unless it validated otherwise.
+      const promised = known?.dnssec === dnssec ? Math.max(known.expiresAt, expiresAt) : expiresAt;
+      if (known?.dnssec === dnssec && isSame(known.chain, chain)) {
+        known.expiresAt = promised;
         continue;
       }
+      const entry = { name, address, chain, dnssec, expiresAt: promised };
       this.#remove(address, name);
-      this.#makeRoom(address, name);
-      this.#add({ name, address, chain, dnssec, expiresAt });
+      this.#makeRoom(entry);
+      this.#add(entry);
     }
   }
 
@@ -111,23 +117,31 @@ export class LeaseTable implements LeaseView {
     );
   }
 
-  #makeRoom(address: string, name: string): void {
+  #makeRoom(entry: Entry): void {
+    const { address, name } = entry;
     const names = this.#byAddress.get(address);
     if (names !== undefined && names.size >= NAMES_PER_ADDRESS_MAX) this.#dropFirst([...names.values()]);
     const addresses = this.#byName.get(name);
     if (addresses !== undefined && addresses.size >= ADDRESSES_PER_NAME_MAX) {
       const own = [...addresses].map((one) => this.#byAddress.get(one)?.get(name));
-      this.#dropFirst(own.filter((entry) => entry !== undefined));
+      this.#dropFirst(own.filter((one) => one !== undefined));
     }
-    if (this.#count < LEASES_MAX) return;
+    if (this.#hasRoom(entry)) return;
     const now = this.#now();
     if (now >= this.#nextSweep) {
       this.#nextSweep = now + SWEEP_INTERVAL_SECONDS;
       this.#dropExpired(now);
     }
     // Still full: the oldest address goes with all its names, which is cheap and close enough to the first to end.
-    const oldest = this.#byAddress.entries().next();
-    if (this.#count >= LEASES_MAX && !oldest.done) this.#dropFirst([...oldest.value[1].values()]);
+    while (!this.#hasRoom(entry)) {
+      const oldest = this.#byAddress.values().next();
+      if (oldest.done) break;
+      this.#dropFirst([...oldest.value.values()]);
+    }
+  }
+
+  #hasRoom(entry: Entry): boolean {
+    return this.#count < LEASES_MAX && this.#sizeBytes + entryBytes(entry) <= LEASES_MAX_BYTES;
   }
 
   #dropFirst(entries: readonly Entry[]): void {
@@ -153,15 +167,28 @@ export class LeaseTable implements LeaseView {
     this.#byAddress.set(entry.address, entries.set(entry.name, entry));
     this.#byName.set(entry.name, addresses.add(entry.address));
     this.#count += 1;
+    this.#sizeBytes += entryBytes(entry);
   }
 
   #remove(address: string, name: string): void {
     const entries = this.#byAddress.get(address);
-    if (entries?.delete(name) !== true) return;
+    const entry = entries?.get(name);
+    if (entries === undefined || entry === undefined) return;
+    entries.delete(name);
     if (entries.size === 0) this.#byAddress.delete(address);
     const addresses = this.#byName.get(name);
     addresses?.delete(address);
     if (addresses?.size === 0) this.#byName.delete(name);
     this.#count -= 1;
+    this.#sizeBytes -= entryBytes(entry);
   }
+}
+
+/** Texts count twice: they may have been cut out of others. */
+function entryBytes({ name, chain }: Entry): number {
+  return chain.reduce((sum, one) => sum + 2 * one.length, LEASE_BYTES + 2 * name.length);
+}
+
+function isSame(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((one, index) => one === b[index]);
 }

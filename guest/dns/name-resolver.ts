@@ -4,7 +4,8 @@ import type { NameResolver, Resolution, ResolvedAddress, ResolveOptions } from '
 import { DomainName } from './name.ts';
 import { rdataText } from './presentation.ts';
 import { TYPE } from './types.ts';
-import type { Validator, Verdict } from './validator.ts';
+import type { Validator } from './validator.ts';
+import type { Verdict } from './verdict.ts';
 
 const STRENGTH = ['bogus', 'indeterminate', 'insecure', 'secure'] as const;
 

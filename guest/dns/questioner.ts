@@ -1,5 +1,5 @@
 import { isPosternError, PosternError } from '../../shared/errors.ts';
-import { deadlinePassed, type Work } from './limits.ts';
+import { deadlinePassed, overLimit, type Work } from './limits.ts';
 import { FLAG, type Message, readMessage } from './message.ts';
 import type { DomainName } from './name.ts';
 import { type Response, toResponse } from './rrset.ts';
@@ -15,10 +15,18 @@ const LAST_WAY_TIMEOUT_MS = 4_000;
 /** A way that kept silent is taken last for so long: a parent that carries no datagrams costs one wait, not one a question. */
 const SILENCE_KEPT_MS = 30_000;
 
-/** An exchange that was begun before it was known to be needed. */
+/**
+ * Answers that are being judged, all questions together: objects take far more than their octets did, and whoever gave
+ * them may keep us waiting for the keys. Two thousand questions with honest answers take a quarter of it.
+ */
+export const JUDGED_MAX_BYTES = 64 * 1024 * 1024;
+/** A record's objects, those of its name and its RRset included (measured: 460 to 1,000). */
+const RECORD_BYTES = 1000;
+
+/** An exchange that was begun before it was known to be needed; its answer is not read before that. */
 export interface HeadStart {
   readonly way: Upstream;
-  readonly message: Promise<Message>;
+  readonly octets: Promise<Buffer>;
 }
 
 /** Looks at an answer; throws a PosternError ERR_DNS_* where another answer may be better. */
@@ -34,6 +42,7 @@ export class Questioner {
   readonly #resolvers: readonly UpstreamResolver[];
   /** Until when, on the clock of `performance.now()`; it holds ways that exist, which are few. */
   readonly #silentUntil = new Map<Upstream, number>();
+  #judgedBytes = 0;
 
   constructor(resolvers: readonly UpstreamResolver[]) {
     this.#resolvers = resolvers;
@@ -45,10 +54,10 @@ export class Questioner {
     const [way, second] = resolver === undefined ? [] : this.#waysOf(resolver);
     if (way === undefined) return undefined;
     const timeoutMs = second === undefined ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
-    const message = exchange(way, name, type, work, timeoutMs);
+    const octets = exchange(way, name, type, work, timeoutMs);
     // Whoever asks hears of the failure; perhaps nobody does.
-    message.catch(() => {});
-    return { way, message };
+    octets.catch(() => {});
+    return { way, octets };
   }
 
   /** @throws PosternError ERR_DNS_*: of the first answer that was judged, else of the last resolver that gave none */
@@ -60,8 +69,8 @@ export class Questioner {
       for (const way of ways) {
         const timeoutMs = way === ways.at(-1) ? LAST_WAY_TIMEOUT_MS : FIRST_WAY_TIMEOUT_MS;
         try {
-          const begun = early?.way === way ? early.message : undefined;
-          const message = await (begun ?? exchange(way, name, type, work, timeoutMs));
+          const begun = early?.way === way ? early.octets : undefined;
+          const message = readFrom(way, await (begun ?? exchange(way, name, type, work, timeoutMs)));
           if ((message.flags & FLAG.TC) !== 0) {
             failed ??= new PosternError('ERR_DNS_UPSTREAM', `${way.name} truncated its answer`);
             continue;
@@ -71,11 +80,14 @@ export class Questioner {
             throw new PosternError('ERR_DNS_UPSTREAM', `${way.name} answered another question`);
           }
           const response = toResponse(message, resolver.name);
+          const heldBytes = this.#hold(message);
           try {
             return await judge(response);
           } catch (error) {
             if (!isPosternError(error) || isFinal(error)) throw error;
             judged ??= withSource(error, response);
+          } finally {
+            this.#judgedBytes -= heldBytes;
           }
         } catch (error) {
           if (!isPosternError(error) || isFinal(error)) throw error;
@@ -88,6 +100,15 @@ export class Questioner {
       }
     }
     throw judged ?? failed ?? new PosternError('ERR_DNS_UPSTREAM', 'no resolver is configured');
+  }
+
+  /** @throws PosternError ERR_DNS_LIMIT */
+  #hold(message: Message): number {
+    const sizeBytes = messageBytes(message);
+    if (this.#judgedBytes + sizeBytes > JUDGED_MAX_BYTES)
+      throw overLimit('more memory than is left beside the answers to other questions');
+    this.#judgedBytes += sizeBytes;
+    return sizeBytes;
   }
 
   #waysOf({ ways }: UpstreamResolver): readonly Upstream[] {
@@ -109,25 +130,36 @@ async function exchange(
   type: number,
   work: Work,
   timeoutMs: number,
-): Promise<Message> {
+): Promise<Buffer> {
   work.countUpstreamQuestion();
   const controller = new AbortController();
   // Not AbortSignal.timeout: it cannot be taken back, and firing it long after the answer costs more than the answer.
   const { leftMs } = work;
   const timer = setTimeout(() => controller.abort(), Math.min(timeoutMs, leftMs));
   try {
-    return readMessage(await way.exchange(encodeQuery(name, type), { signal: controller.signal }));
+    return await way.exchange(encodeQuery(name, type), { signal: controller.signal });
   } catch (error) {
     // A timer may fire a moment before its time: who was the shorter one tells, not the clock.
     if (controller.signal.aborted && leftMs <= timeoutMs) throw deadlinePassed();
     work.checkDeadline();
-    if (isPosternError(error, 'ERR_DNS_MALFORMED')) {
-      throw new PosternError('ERR_DNS_MALFORMED', `${way.name}: ${error.message}`, { cause: error });
-    }
     throw error;
   } finally {
     clearTimeout(timer);
   }
+}
+
+function readFrom(way: Upstream, octets: Buffer): Message {
+  try {
+    return readMessage(octets);
+  } catch (error) {
+    if (!isPosternError(error, 'ERR_DNS_MALFORMED')) throw error;
+    throw new PosternError('ERR_DNS_MALFORMED', `${way.name}: ${error.message}`, { cause: error });
+  }
+}
+
+function messageBytes({ answer, authority, additional }: Message): number {
+  const records = [...answer, ...authority, ...additional];
+  return records.reduce((sum, { rdata }) => sum + RECORD_BYTES + rdata.length, 0);
 }
 
 function refusal(way: Upstream, name: DomainName, type: number, message: Message): PosternError {

@@ -36,6 +36,9 @@ const LAYOUTS = new Map<number, readonly Field[]>([
   [TYPE.RRSIG, [18, 'name', 'rest']],
 ]);
 
+/** RFC 1035 section 3.2.1: RDLENGTH has 16 bits. */
+const RDATA_MAX_BYTES = 0xffff;
+
 /**
  * The rdata in canonical form: names uncompressed and lowered. The layout must fill `start` to `end` exactly,
  * since a record that claims another length than it has shifts everything behind it.
@@ -52,7 +55,10 @@ export function canonicalRdata(message: Buffer, type: number, start: number, end
     at = next;
   }
   if (at !== end) throw malformed('rdata is longer than its type', start);
-  return parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts);
+  const whole = parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts);
+  // A name that was compressed may just bring it over what a length can say, and so over what could be sent on.
+  if (whole.length > RDATA_MAX_BYTES) throw malformed('rdata is too long with its names written out', start);
+  return whole;
 }
 
 function fieldEnd(message: Buffer, field: Field, at: number, end: number, parts: Buffer[]): number {

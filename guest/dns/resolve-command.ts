@@ -10,7 +10,8 @@ import { ROOT_ANCHORS } from './root-anchor.ts';
 import { rcodeName, typeNumber } from './types.ts';
 import { parseResolverAddress, type ResolverAddress } from './upstream/address.ts';
 import { DIRECT, resolverFor } from './upstream/resolvers.ts';
-import { Validator, type Verdict } from './validator.ts';
+import { Validator } from './validator.ts';
+import type { Verdict } from './verdict.ts';
 
 interface ResolveOptions {
   readonly server: readonly string[];

@@ -44,6 +44,8 @@ export interface Response {
   readonly authority: Section;
   /** True where any signature came at all; an answer with none may have been stripped. */
   readonly hasSignatures: boolean;
+  /** In all sections. */
+  readonly recordCount: number;
   /** The resolver that gave it, for a person. */
   readonly from: string;
 }
@@ -55,6 +57,7 @@ export function toResponse(message: Message, from: string): Response {
     answer: new Section(message.answer),
     authority: new Section(message.authority),
     hasSignatures: message.answer.some(signed) || message.authority.some(signed),
+    recordCount: message.answer.length + message.authority.length + message.additional.length,
     from,
   };
 }

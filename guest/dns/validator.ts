@@ -1,47 +1,20 @@
-import { type ErrorCode, isPosternError, type PosternError } from '../../shared/errors.ts';
+import { isPosternError } from '../../shared/errors.ts';
 import type { TrustAnchors } from './anchors.ts';
-import { type Authentic, Authenticator, type DnssecState } from './authenticate.ts';
+import { type Authentic, Authenticator } from './authenticate.ts';
 import { BoundedCache, type Kept } from './cache.ts';
 import { TrustChain } from './chain.ts';
+import { FAILURES_MAX_BYTES, FailureCache, failureOf } from './failures.ts';
 import { DNS_LIMITS, type DnsLimits, overLimit, Work } from './limits.ts';
 import { type Link, packLink, toLink, unpackLink } from './link.ts';
 import { throughLostDname } from './lost-dname.ts';
 import type { DomainName } from './name.ts';
 import { Questioner } from './questioner.ts';
-import type { Response, RRset } from './rrset.ts';
+import type { Response } from './rrset.ts';
 import { chainIn, readStep, type Step, speaksOf, weakest } from './step.ts';
-import { RCODE, TYPE, typeName } from './types.ts';
+import { RCODE, TYPE } from './types.ts';
 import type { UpstreamResolver } from './upstream/upstream.ts';
+import type { Unproven, Verdict } from './verdict.ts';
 import type { ZoneStatus } from './zone-status.ts';
-
-/** The whole outcome of a question: what may be released, and why. */
-export interface Verdict {
-  readonly name: DomainName;
-  readonly type: number;
-  readonly state: DnssecState;
-  /** SERVFAIL for a bogus or failed answer. */
-  readonly rcode: number;
-  /** The chain from the name asked to its data, without signatures; empty when bogus. */
-  readonly answers: readonly RRset[];
-  readonly soa: RRset | undefined;
-  /** The NSEC and NSEC3 records that the verdict rests on. */
-  readonly proof: readonly RRset[];
-  readonly ttlSeconds: number;
-  /** Why it is not secure; empty when it is. */
-  readonly reason: string;
-  /** What failed, where something did. */
-  readonly code: ErrorCode | undefined;
-  /**
-   * The zones that vouch for the links that were proven for this answer, in their order; of a bogus one, those that
-   * were. Links from the cache have none: what it keeps is small.
-   */
-  readonly statuses: readonly ZoneStatus[];
-}
-
-/** An answer that nobody vouches for. */
-export type Unproven = Pick<Verdict, 'rcode' | 'answers' | 'ttlSeconds'> & {
-  readonly authority: readonly RRset[];
-};
 
 export interface ValidatorOptions {
   readonly resolvers: readonly UpstreamResolver[];
@@ -63,17 +36,10 @@ export interface CacheCounters {
 
 /** Over 100,000 names with an address, its signature and a denial, some 600 bytes each. */
 export const CACHE_MAX_BYTES = 64 * 1024 * 1024;
-/** Of it, for failures: they are kept for seconds. */
-const FAILURES_SHARE = 1 / 16;
 /** No answer is kept longer, whatever its TTL (RFC 8767 section 4 recommends days at most). */
 const TTL_MAX_SECONDS = 86_400;
-/** A failure is remembered just long enough that a repeated question does not repeat its work. */
-const BOGUS_TTL_SECONDS = 5;
-/** An outage costs waiting, not work, and may be over at once. */
-const SILENT_TTL_SECONDS = 1;
-const SILENCE: ReadonlySet<ErrorCode> = new Set(['ERR_DNS_UPSTREAM', 'ERR_DNS_TIMEOUT', 'ERR_DNS_DEADLINE']);
-/** A remembered failure without its texts: the verdict, its name and what they consist of. */
-const FAILURE_BYTES = 1024;
+/** An answer with more is not kept for the next link, which is asked for: chains of aliases have a few a link. */
+const CARRIED_MAX_RECORDS = 64;
 
 interface StepRead {
   readonly step: Step;
@@ -94,7 +60,7 @@ export class Validator {
   readonly #now: () => number;
   readonly #limits: DnsLimits;
   readonly #links: BoundedCache<string>;
-  readonly #failures: BoundedCache<Verdict>;
+  readonly #failures: FailureCache;
   readonly #flights = new Map<string, Promise<Verdict>>();
   #cacheHits = 0;
   #cacheMisses = 0;
@@ -113,7 +79,7 @@ export class Validator {
     this.#now = monotonic ?? clock;
     this.#limits = { ...DNS_LIMITS, ...limits };
     this.#links = new BoundedCache(cacheBytes);
-    this.#failures = new BoundedCache(cacheBytes * FAILURES_SHARE);
+    this.#failures = new FailureCache(Math.min(cacheBytes, FAILURES_MAX_BYTES));
   }
 
   /** Links of answers, and the octets that they are taken to hold. */
@@ -141,10 +107,9 @@ export class Validator {
       return await this.#follow(name, type, work, statuses);
     } catch (error) {
       if (!isPosternError(error)) throw error;
-      const verdict = this.#failure(name, type, error, statuses);
-      const ttlSeconds = SILENCE.has(error.code) ? SILENT_TTL_SECONDS : BOGUS_TTL_SECONDS;
-      const sizeBytes = FAILURE_BYTES + 2 * (verdict.reason.length + name.key.length);
-      this.#failures.set(`${type} ${name.key}`, verdict, this.#now() + ttlSeconds, sizeBytes);
+      const held = statuses.length > 0 ? undefined : this.#chain.known(name);
+      const verdict = failureOf(name, type, error, held === undefined ? statuses : [held]);
+      this.#failures.remember(`${type} ${name.key}`, verdict, this.#now());
       return verdict;
     }
   }
@@ -162,7 +127,7 @@ export class Validator {
       links.push(taken.value);
       statuses.push(...taken.statuses);
       expiresAt = Math.min(expiresAt, taken.expiresAt);
-      response = taken.response;
+      response = isSmall(taken.response) ? taken.response : undefined;
       current = taken.value.target;
     }
     const worst = weakest(links);
@@ -265,26 +230,8 @@ export class Validator {
     }
     return { value, expiresAt, statuses: step.parts.map((part) => part.status), response };
   }
-
-  #failure(name: DomainName, type: number, error: PosternError, statuses: readonly ZoneStatus[]): Verdict {
-    const held = this.#chain.known(name);
-    return {
-      name,
-      type,
-      state: 'bogus',
-      rcode: RCODE.SERVFAIL,
-      answers: [],
-      soa: undefined,
-      proof: [],
-      ttlSeconds: BOGUS_TTL_SECONDS,
-      reason: error.message,
-      code: error.code,
-      statuses: statuses.length > 0 || held === undefined ? statuses : [held],
-    };
-  }
 }
 
-/** `www.example.com. A`. */
-export function questionText(verdict: Verdict): string {
-  return `${verdict.name} ${typeName(verdict.type)}`;
+function isSmall(response: Response | undefined): boolean {
+  return response !== undefined && response.recordCount <= CARRIED_MAX_RECORDS;
 }

@@ -1,6 +1,9 @@
 import type { DomainName } from './name.ts';
 import type { Signer } from './verify.ts';
 
+/** The objects of a status, those of its name included. */
+const STATUS_BYTES = 600;
+
 /** A zone whose keys are proven from an anchor. */
 export interface SecureZone extends Signer {
   /** The zone that holds its DS; undefined where an anchor is the zone's own. */
@@ -20,3 +23,16 @@ export type ZoneStatus =
       readonly parent: SecureZone | undefined;
     }
   | { readonly state: 'indeterminate' };
+
+/** What a status holds in memory, that of the zone above apart. Joined texts keep what they were joined of. */
+export function statusBytes(status: ZoneStatus): number {
+  if (status.state === 'indeterminate') return 0;
+  if (status.state === 'insecure') return STATUS_BYTES + nameBytes(status.at) + 2 * status.reason.length;
+  const { name, keys, entry, signedBy } = status.zone;
+  return STATUS_BYTES + nameBytes(name) + keys.sizeBytes + 2 * (entry.length + signedBy.length);
+}
+
+/** Its octets, those that it was cut from, and where its labels begin. */
+function nameBytes({ key, labelCount }: DomainName): number {
+  return 2 * key.length + 8 * labelCount;
+}

@@ -6,7 +6,8 @@ import { FLAG, HEADER_BYTES, type Message, type Question, readMessage } from '..
 import { rdataText } from '../presentation.ts';
 import type { RRset } from '../rrset.ts';
 import { CLASS_IN, RCODE, TYPE, typeName } from '../types.ts';
-import type { Validator, Verdict } from '../validator.ts';
+import type { Validator } from '../validator.ts';
+import type { Verdict } from '../verdict.ts';
 import { AnswerCache } from './answer-cache.ts';
 import { EDE, edeOf } from './ede.ts';
 import { encodeReply, type Reply } from './encode-answer.ts';

@@ -4,7 +4,8 @@ import { TYPE, typeName } from '../../../guest/dns/types.ts';
 import type { SocketAddress } from '../../../guest/dns/upstream/address.ts';
 import { answersQuery } from '../../../guest/dns/upstream/query.ts';
 import { DIRECT, resolverFor } from '../../../guest/dns/upstream/resolvers.ts';
-import { Validator, type Verdict } from '../../../guest/dns/validator.ts';
+import { Validator } from '../../../guest/dns/validator.ts';
+import type { Verdict } from '../../../guest/dns/verdict.ts';
 import { type Asked, type Sent, TamperProxy } from './tamper-proxy.ts';
 
 /** Data, a name error, a wildcard, an alias, by NSEC and by NSEC3; then other algorithms and links. */

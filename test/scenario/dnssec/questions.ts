@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DomainName } from '../../../guest/dns/name.ts';
 import { TYPE } from '../../../guest/dns/types.ts';
-import type { Validator, Verdict } from '../../../guest/dns/validator.ts';
+import type { Validator } from '../../../guest/dns/validator.ts';
+import type { Verdict } from '../../../guest/dns/verdict.ts';
 import type { RolledZone } from './rolled-zone.ts';
 
 const PAUSE_MS = 20;
