@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
@@ -23,6 +23,9 @@ const POSTERN = `${REPOSITORY}/shared/cli/postern.ts`;
 const STEP_TIMEOUT_MS = 180_000;
 /** More than one attempt at the store, so that requests fail and are tried again. */
 const AWAY_MS = 20_000;
+const POLL_MS = 10;
+/** How long the device stays open after all that waited for the dead agent has ended. */
+const RELEASE_MS = 500;
 const folder = mkdtempSync('/tmp/volume-');
 const mountPoint = `${folder}/mounted`;
 
@@ -87,18 +90,21 @@ describe('a volume over AF_VSOCK on the kernel’s own nbd', () => {
     await FILE_SYSTEMS.at(-1)?.checkDevice(DEVICE);
   });
 
-  it('loses nothing that was synced when the agent is killed under a mounted file system', async () => {
+  it('loses nothing that was synced when the agent is killed under a mounted file system that waits for it', async () => {
     await program('mount', DEVICE, mountPoint);
     await program(
       'sh',
       '-ec',
       `cd ${mountPoint} && cp -r ${REPOSITORY}/policies . && echo late >late && sync`,
     );
-    await guest.kill();
-    await program('umount', '-l', mountPoint).catch(() => {
-      // What the kernel could not write any more is what a power cut takes.
-    });
+    const device = openSync(DEVICE, 'r');
+    const { synced } = await killUnderWay(guest);
+    // Both wait for the dead agent's answers, until the next one has taken the device; who has it open learns that later.
+    const released = Promise.allSettled([synced, program('umount', mountPoint)])
+      .then(() => sleep(RELEASE_MS))
+      .then(() => closeSync(device));
     guest = await start('guest', 'volume.attached');
+    await released;
     // The journal is replayed by the mount; afterwards nothing may be left to mend.
     await mounted(async () => {
       await program('diff', '-r', `${REPOSITORY}/policies`, `${mountPoint}/policies`);
@@ -108,6 +114,16 @@ describe('a volume over AF_VSOCK on the kernel’s own nbd', () => {
     await FILE_SYSTEMS.at(-1)?.checkDevice(DEVICE);
   });
 });
+
+/** Kills the agent while the kernel waits for its answer, for the sake of `synced`. */
+async function killUnderWay(agent: PartyProcess): Promise<{ synced: Promise<string> }> {
+  assert.ok(agent.pid !== undefined);
+  process.kill(agent.pid, 'SIGSTOP');
+  const synced = program('sh', '-c', `echo lost, perhaps >${mountPoint}/unsynced; sync`);
+  while (/^\s*0\s+0\s*$/.test(readFileSync('/sys/block/nbd0/inflight', 'utf8'))) await sleep(POLL_MS);
+  await agent.kill();
+  return { synced };
+}
 
 function volume(...words: string[]): Promise<string> {
   return program(process.execPath, POSTERN, 'volume', ...words, '--config', `${folder}/guest.yaml`);
