@@ -58,11 +58,10 @@ async function demo(say: Say): Promise<DemoResult[]> {
   };
   const clear = async (): Promise<void> => {
     cast.isLeaving = true;
-    await cast.disk
-      ?.close()
-      .catch((error: Error) => say(`  The disk did not close in order: ${error.message}`));
-    for (const party of [...parties].reverse()) await party.stop();
-    await stage.close();
+    const tell = (error: Error): void => say(`  Not all was cleared away in order: ${error.message}`);
+    await cast.disk?.close().catch(tell);
+    for (const party of [...parties].reverse()) await party.stop().catch(tell);
+    await stage.close().catch(tell);
     if (files !== undefined) rmSync(files.folder, { recursive: true, force: true });
   };
   const interrupted = (): void => void leave().then(() => process.exit(EXIT.failed));

@@ -9,6 +9,7 @@ import { Namespace } from './namespace.ts';
 import { DemoDisk } from './nbd.ts';
 import type { PartyProcess } from './party.ts';
 import { describeWay, type Way } from './way.ts';
+import { within } from './within.ts';
 
 export const VOLUME_NAME = 'data';
 const VOLUME_SIZE = '64MiB';
@@ -16,6 +17,8 @@ const VOLUME_SIZE = '64MiB';
 const SECRET = Buffer.from('the recipe is two parts of rum, one of lime, and a secret. ');
 const WRITTEN = Buffer.alloc(1024 * 1024, SECRET);
 const FILE_NAME = 'recipe.txt';
+/** For writing the file to the disk, or reading it: some milliseconds, a second in an emulated machine. */
+const FILE_TIMEOUT_MS = 30_000;
 /** Behind the first blocks, and aligned to nothing. */
 const OFFSET = 12_345;
 /** What deflate leaves of random bytes is a little more than all of them. */
@@ -50,6 +53,7 @@ export class DiskShow {
   #space: Namespace | undefined;
   #mounted: MountedVolume | undefined;
   #isDeviceAbandoned = false;
+  #replacement: Promise<PartyProcess> | undefined;
   #isClosing = false;
 
   constructor(options: DiskShowOptions) {
@@ -66,11 +70,13 @@ export class DiskShow {
 
   /** Unmounts and gives back what is left, at whatever moment the show ended; the parties must still be there. */
   async close(): Promise<void> {
-    const isDeviceAbandoned = this.#isDeviceAbandoned;
     this.#isClosing = true;
-    await this.#unmount();
-    if (isDeviceAbandoned) await (await this.#start()).stop();
-    await this.#space?.close();
+    try {
+      if (this.#isDeviceAbandoned) await (await this.#replace()).stop();
+      else await this.#unmount();
+    } finally {
+      await this.#space?.close();
+    }
   }
 
   async #showFiles(way: Exclude<Way, { kind: 'raw' }>): Promise<void> {
@@ -89,28 +95,34 @@ export class DiskShow {
       say(`  This machine cannot do that after all (${error.message}): by NBD requests alone.`);
       return this.#showBlocks(first);
     }
-    await writeSynced(this.#path());
+    await within(FILE_TIMEOUT_MS, `writing ${FILE_NAME}`, writeSynced(this.#path()));
     add({ step: 'disk', target, result: `${FILE_NAME}, ${WRITTEN.length} bytes written and synced` });
-    await this.#killUnder(first, way);
+    // The kernel keeps the device for the dead agent until the next one takes it.
+    this.#isDeviceAbandoned = way.kind === 'kernel';
+    await first.kill();
     await this.#readAgain(mount);
   }
 
-  async #killUnder(guest: PartyProcess, way: Way): Promise<void> {
-    await guest.kill();
-    // The kernel keeps the device for the dead agent until the next one takes it.
-    this.#isDeviceAbandoned = way.kind === 'kernel';
-    await this.#unmount();
-  }
-
   async #readAgain(mount: MountOptions): Promise<void> {
-    const second = await this.#attach();
+    const second = await this.#replace();
     await this.#mount(mount, { format: false });
-    this.#compare(await readFile(this.#path()));
+    this.#compare(await within(FILE_TIMEOUT_MS, `reading ${FILE_NAME}`, readFile(this.#path())));
     await this.#unmount();
     await second.stop();
   }
 
+  /** The agent after one that was killed, and what that left mounted is no more. */
+  #replace(): Promise<PartyProcess> {
+    // The kernel may have asked the dead agent for something (ext4 clears its inode tables at leisure), and waits for the
+    // answer until the next one takes the device: so may the unmount. The next one in turn waits for the unmount.
+    this.#replacement ??= this.#isDeviceAbandoned
+      ? Promise.all([this.#start(), this.#unmount()]).then(([next]) => next)
+      : this.#unmount().then(() => this.#attach());
+    return this.#replacement;
+  }
+
   async #mount(mount: MountOptions, options: { readonly format: boolean }): Promise<void> {
+    this.#assertGoesOn();
     this.#mounted = new MountedVolume(mount);
     await this.#mounted.open(options);
   }
@@ -146,8 +158,12 @@ export class DiskShow {
   }
 
   async #attach(): Promise<PartyProcess> {
-    if (this.#isClosing) throw new PosternError('ERR_DEMO_FAILED', 'the demo was interrupted');
+    this.#assertGoesOn();
     return this.#start();
+  }
+
+  #assertGoesOn(): void {
+    if (this.#isClosing) throw new PosternError('ERR_DEMO_FAILED', 'the demo was interrupted');
   }
 
   async #start(): Promise<PartyProcess> {

@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { PosternError } from '../errors.ts';
 import type { Namespace } from './namespace.ts';
 import type { Way } from './way.ts';
+import { within } from './within.ts';
 
+/**
+ * For mkfs, mount or umount: below a second, a few in an emulated machine. Past it the disk does not answer, and not even
+ * SIGKILL ends what waits for it.
+ */
+const COMMAND_TIMEOUT_MS = 60_000;
 /** nbdfuse serves in some 20 ms. */
 const POLLS = 500;
 const POLL_MS = 10;
@@ -59,7 +65,7 @@ export class MountedVolume {
     // One that lost its server may have ended by itself, and left its mount.
     await this.#unmount(join(folder, 'fuse'));
     if (!hasEnded(fuse)) fuse.kill('SIGTERM');
-    await gone;
+    if (gone !== undefined) await within(COMMAND_TIMEOUT_MS, 'nbdfuse', gone);
   }
 
   async #device(): Promise<string> {
@@ -94,18 +100,31 @@ export class MountedVolume {
     }
   }
 
-  #run(...words: string[]): Promise<void> {
+  async #run(...words: string[]): Promise<void> {
     const [program = '', ...rest] = this.#options.space.enter(words);
-    return new Promise((resolve, reject) => {
-      execFile(program, rest, (error, _stdout, stderr) => {
+    const [name = ''] = words;
+    let child: ChildProcess | undefined;
+    const run = new Promise<void>((resolve, reject) => {
+      child = execFile(program, rest, (error, _stdout, stderr) => {
+        const text = `${name} failed: ${stderr.trim() || error?.message}`;
         if (error === null) resolve();
-        else {
-          const text = `${words[0]} failed: ${stderr.trim() || error.message}`;
-          reject(new PosternError('ERR_DEMO_FAILED', text, { cause: error }));
-        }
+        else reject(new PosternError('ERR_DEMO_FAILED', text, { cause: error }));
       });
     });
+    try {
+      await within(COMMAND_TIMEOUT_MS, name, run);
+    } finally {
+      if (child !== undefined && !hasEnded(child)) abandon(child);
+    }
   }
+}
+
+/** Kills it, and does not wait for it any more, should that not help. */
+function abandon(child: ChildProcess): void {
+  child.kill('SIGKILL');
+  child.stdout?.destroy();
+  child.stderr?.destroy();
+  child.unref();
 }
 
 function hasEnded(child: ChildProcess): boolean {

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readlink } from 'node:fs/promises';
 import { PosternError } from '../errors.ts';
+import { within } from './within.ts';
 
 export type NamespaceKind = 'net' | 'mount';
 
@@ -11,6 +12,8 @@ const FLAGS: Record<NamespaceKind, readonly string[]> = {
 };
 /** As /proc names them. */
 const NAMES: Record<NamespaceKind, string> = { net: 'net', mount: 'mnt' };
+/** The last to leave a mount namespace unmounts what is left in it, which a disk that does not answer holds up. */
+const CLOSE_TIMEOUT_MS = 20_000;
 const POLLS = 500;
 const POLL_MS = 10;
 
@@ -59,11 +62,12 @@ export class Namespace {
     return ['nsenter', `--target=${this.pid}`, `--${this.#kind}`, ...root, ...words];
   }
 
+  /** @throws PosternError ERR_DEMO_FAILED */
   async close(): Promise<void> {
     const holder = this.#holder;
     if (holder.pid === undefined || holder.exitCode !== null || holder.signalCode !== null) return;
     const gone = once(holder, 'exit');
     holder.stdin?.end();
-    await gone;
+    await within(CLOSE_TIMEOUT_MS, `the ${this.#kind} namespace`, gone);
   }
 }

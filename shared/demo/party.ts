@@ -2,9 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { PosternError } from '../errors.ts';
+import { within } from './within.ts';
 
-/** Longer than any step takes on a slow machine; a step past it has failed. */
-export const STEP_TIMEOUT_MS = 20_000;
+/** Longer than any step takes on a slow machine, an emulated one included; a step past it has failed. */
+export const STEP_TIMEOUT_MS = 120_000;
+/** Between SIGKILL and the end: milliseconds, unless the process waits for a disk that does not answer. */
+const KILL_TIMEOUT_MS = 20_000;
 /** What is kept of what a party says. */
 const LINES_MAX_COUNT = 1000;
 
@@ -57,21 +60,22 @@ export class PartyProcess {
     });
   }
 
+  /** @throws PosternError ERR_DEMO_FAILED when not even SIGKILL ends it */
   async stop(): Promise<void> {
     if (this.#ended()) return;
     const gone = once(this.#child, 'exit');
     this.#child.kill('SIGTERM');
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), this.#stepTimeoutMs);
-    await gone;
+    await within(this.#stepTimeoutMs + KILL_TIMEOUT_MS, `the ${this.#name}`, gone);
     clearTimeout(timer);
   }
 
-  /** As a power cut ends it. */
+  /** As a power cut ends it. @throws PosternError ERR_DEMO_FAILED when that does not */
   async kill(): Promise<void> {
     if (this.#ended()) return;
     const gone = once(this.#child, 'exit');
     this.#child.kill('SIGKILL');
-    await gone;
+    await within(KILL_TIMEOUT_MS, `the ${this.#name}`, gone);
   }
 
   #ended(): boolean {
