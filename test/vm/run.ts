@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { COMPILE_CACHE, warmCompileCache } from './compile-cache.ts';
 import { fetchKernel, type Kernel, moduleClosure, REPOSITORY } from './kernel.ts';
 
 /** The word on the kernel's command line by which a test knows that it runs inside (inside.ts). */
@@ -14,6 +15,10 @@ const DEFAULT_MODULES = ['vsock_loopback', 'tun', 'nbd', 'veth', 'loop'];
 /** Descriptors for a thousand streams with both ends and a splice in one process, and room. */
 const OPEN_FILES = 65_536;
 const MEMORY_MIB = 4096;
+/** Before the VM is killed it says what hangs: time for a report on a busy machine. */
+const REPORT_MS = 30_000;
+/** Room for the stacks of a dozen blocked tasks. */
+const KERNEL_LOG_CHARACTERS = 24_000;
 
 export interface VmRun {
   /** Program and arguments, run as root in the repository; Node is the repository's own. */
@@ -29,23 +34,28 @@ export interface VmRun {
 export interface VmResult {
   /** Of the command; undefined when the VM ended, or was ended, before the command had. */
   readonly exitCode: number | undefined;
-  /** Standard output and error of the command. When there is no exit code, the kernel's last words follow. */
+  /**
+   * Standard output and error of the command. When it failed or did not end, the kernel's last words follow, and what was
+   * running and what was blocked in the kernel then.
+   */
   readonly output: string;
 }
 
 /** Boots Debian's kernel over this machine's root, read only, runs one command there, and powers off. */
 export async function runInVm(run: VmRun): Promise<VmResult> {
   const kernel = fetchKernel();
+  warmCompileCache();
   const folder = mkdtempSync(join(tmpdir(), 'postern-vm-'));
   try {
     const marker = `exit-${randomUUID()}`;
     buildInitramfs(folder, kernel, runScript(run, kernel, marker));
-    const { output, timedOut } = await boot(folder, kernel, run);
+    const { output, end } = await boot(folder, kernel, run);
     const found = new RegExp(`${marker} (\\d+)\\n`).exec(output);
-    if (found !== null) return { exitCode: Number(found[1]), output: output.slice(0, found.index) };
-    const why = timedOut ? `the VM was killed after ${run.timeoutMs} ms` : 'the VM ended early';
-    const log = readFileSync(join(folder, 'kernel.log'), 'utf8').slice(-4000);
-    return { exitCode: undefined, output: `${output}\n${why}; the kernel's log ends:\n${log}` };
+    const exitCode = found === null ? undefined : Number(found[1]);
+    const said = found === null ? `${output}\n${end}` : output.slice(0, found.index);
+    if (exitCode === 0) return { exitCode, output: said };
+    const log = readFileSync(join(folder, 'kernel.log'), 'utf8').slice(-KERNEL_LOG_CHARACTERS);
+    return { exitCode, output: `${said}\nThe kernel's log ends:\n${log}` };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -65,12 +75,21 @@ if ! [ -e /root${quote(REPOSITORY)} ]; then
   mount --bind /lower${quote(REPOSITORY)} /root${quote(REPOSITORY)}
 fi
 export HOME=/tmp TERM=dumb NO_COLOR=1
+export NODE_COMPILE_CACHE=${quote(COMPILE_CACHE)}
 export PATH=${quote(join(REPOSITORY, 'node_modules/.bin'))}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 chroot /root /sbin/modprobe -a ${modules} >/dev/ttyS0 2>&1
+report() {
+  dmesg -n 8
+  echo w >/proc/sysrq-trigger
+  ps -o pid,ppid,stat,args | grep -v ']$'
+}
+(sleep ${Math.max(0, run.timeoutMs - REPORT_MS) / 1000}; report) &
 chroot /root /bin/sh -c ${quote(inner)} </dev/null >/dev/ttyS0 2>&1
 code=$?
+[ $code = 0 ] || report
 printf '%s %s\\n' ${marker} $code >/dev/ttyS0
-sync
+# Waits until that is sent. Not sync, which would wait for a disk whose server is gone.
+stty -F /dev/ttyS0 raw
 PATH=/bin
 `;
 }
@@ -94,11 +113,7 @@ function buildInitramfs(folder: string, kernel: Kernel, script: string): void {
   );
 }
 
-async function boot(
-  folder: string,
-  kernel: Kernel,
-  run: VmRun,
-): Promise<{ output: string; timedOut: boolean }> {
+async function boot(folder: string, kernel: Kernel, run: VmRun): Promise<{ output: string; end: string }> {
   const qemu = spawn('qemu-system-x86_64', qemuArguments(folder, kernel), {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -117,18 +132,19 @@ async function boot(
   const onExit = () => qemu.kill('SIGKILL');
   process.once('exit', onExit);
   try {
-    await ended(qemu);
-    return { output, timedOut };
+    const how = await ended(qemu);
+    const end = timedOut ? `was killed after ${run.timeoutMs} ms` : `ended early (QEMU: ${how})`;
+    return { output, end: `the VM ${end}` };
   } finally {
     clearTimeout(timer);
     process.off('exit', onExit);
   }
 }
 
-function ended(qemu: ChildProcess): Promise<void> {
+function ended(qemu: ChildProcess): Promise<string> {
   return new Promise((resolve, reject) => {
     qemu.once('error', reject);
-    qemu.once('close', () => resolve());
+    qemu.once('close', (code, signal) => resolve(signal ?? `exit code ${code}`));
   });
 }
 
