@@ -5,12 +5,15 @@ import { EXIT } from './exit.ts';
 
 const HELP = `
 Looks at the kernel, the devices, the permissions and the limits of this machine, changes nothing, opens no connection.
+With the configuration of a guest also at what its names need: whether the addresses of its DNS server and the ports of captured
+names can be bound (they are, for a moment), whether /etc/resolv.conf leads there, which resolvers the parent has to let through,
+whether the trust anchor is of a key that signs today, and whether the clock can be right.
 ✔ is there, ! is missing but not needed for everything, ✖ is missing and needed; each with what to do.
 
 Examples:
   postern doctor                                   everything that this machine offers
   postern doctor --role parent --config parent.yaml
-  postern doctor --role guest --json
+  postern doctor --role guest --config guest.yaml --json
 
 Exit code 1: something needed is missing.`;
 
@@ -22,22 +25,35 @@ interface DoctorOptions {
   readonly json?: boolean;
 }
 
-export function command(): Command {
+export interface DoctorContext {
+  /** What a guest's configuration asks of this machine. @throws PosternError ERR_CONFIG_* */
+  examineGuest(file: string): Promise<Finding[]>;
+}
+
+export function command(context: DoctorContext): Command {
   return new Command('doctor')
     .description('say what this machine lacks and what to do about it')
     .addOption(new Option('--role <role>', 'what this machine is to be').choices([...ROLES]))
     .option('--config <file>', 'check this configuration as well (needs --role)')
     .option('--json', 'print the findings as JSON')
     .addHelpText('after', HELP)
-    .action((options: DoctorOptions, self: Command) => run(options, self));
+    .action((options: DoctorOptions, self: Command) => run(context, options, self));
 }
 
-function run({ role, config, json }: DoctorOptions, self: Command): void {
+async function run(
+  context: DoctorContext,
+  { role, config, json }: DoctorOptions,
+  self: Command,
+): Promise<void> {
   if (config !== undefined && role === undefined) {
     self.error('error: --config needs --role parent or --role guest, to know what to read it as');
   }
   const findings = examine(role);
-  if (config !== undefined && role !== undefined) findings.push(checkConfiguration(role, config));
+  if (config !== undefined && role !== undefined) {
+    const checked = checkConfiguration(role, config);
+    findings.push(checked);
+    if (role === 'guest' && checked.state === 'ok') findings.push(...(await context.examineGuest(config)));
+  }
   if (json) process.stdout.write(`${JSON.stringify(findings, null, 2)}\n`);
   else for (const finding of findings) process.stdout.write(`${describe(finding)}\n`);
   const failed = findings.some(({ state }) => state === 'failed');

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { isPosternError } from '../errors.ts';
 import type { ObjectStore } from '../objects/store.ts';
+import type { Finding } from './checks.ts';
 import { EXIT } from './exit.ts';
 
 /**
@@ -26,6 +27,8 @@ const COMMANDS: Record<string, { readonly summary: string; readonly module: stri
 export interface CommandContext {
   /** A folder of this machine as an object store: the parent's code, for volumes at rest and for development. */
   openDirectory(path: string): Promise<ObjectStore>;
+  /** What a guest's configuration asks of this machine. @throws PosternError ERR_CONFIG_* */
+  examineGuest(file: string): Promise<Finding[]>;
 }
 
 /** What every module in COMMANDS exports. */
@@ -39,6 +42,12 @@ const CONTEXT: CommandContext = {
       '../../parent/objects/directory',
     );
     return directory.openDirectoryStore(path);
+  },
+  async examineGuest(file) {
+    const doctor = await importModule<{ examineGuest(file: string): Promise<Finding[]> }>(
+      '../../guest/doctor/examine',
+    );
+    return doctor.examineGuest(file);
   },
 };
 

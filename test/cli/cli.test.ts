@@ -85,4 +85,25 @@ describe('postern doctor', () => {
     assert.equal(status, 1);
     assert.match(stdout, /absent\.yaml: cannot be read/);
   });
+
+  test('with a guest’s configuration it looks at what names need as well', () => {
+    const file = join(folder, 'names.yaml');
+    const lines = [
+      'version: 1',
+      `parent: unix:${folder}/parent.sock`,
+      `sessionKey: ${folder}/run/session.key`,
+      'policy: { version: 1, egress: { allow: [{ fqdn: api.example.com, ports: 28090 }] } }',
+      'resolvers: ["tls:192.0.2.53#dns.example.net"]',
+      'dns: { listen: "127.0.0.1:28091" }',
+      'capture: names',
+    ];
+    writeFileSync(file, lines.join('\n'));
+    const { stdout } = postern('doctor', '--role', 'guest', '--config', file);
+    assert.match(stdout, /✔ DNS server 127\.0\.0\.1:28091 +free for UDP and TCP/);
+    assert.match(stdout, /✔ ports of captured names +1 free/);
+    assert.match(stdout, /✖ \/etc\/resolv\.conf +the C library asks port 53 alone/);
+    assert.match(stdout, /✔ resolver 192\.0\.2\.53:853 +TLS/);
+    assert.match(stdout, /✔ trust anchor of the root +keys 20326, 38696/);
+    assert.match(stdout, /✔ clock against the file/);
+  });
 });
