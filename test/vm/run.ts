@@ -17,6 +17,8 @@ const OPEN_FILES = 65_536;
 const MEMORY_MIB = 4096;
 /** Before the VM is killed it says what hangs: time for a report on a busy machine. */
 const REPORT_MS = 30_000;
+/** Nothing that works keeps a task in the kernel for so long, and no deadline of a test is shorter. */
+const BLOCKED_SECONDS = 30;
 /** Room for the stacks of a dozen blocked tasks. */
 const KERNEL_LOG_CHARACTERS = 24_000;
 
@@ -78,10 +80,14 @@ export HOME=/tmp TERM=dumb NO_COLOR=1
 export NODE_COMPILE_CACHE=${quote(COMPILE_CACHE)}
 export PATH=${quote(join(REPOSITORY, 'node_modules/.bin'))}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 chroot /root /sbin/modprobe -a ${modules} >/dev/ttyS0 2>&1
+# The kernel's own word on what it blocks for long; a deadline may have ended that when it is asked below.
+dmesg -n 8
+echo ${BLOCKED_SECONDS} >/proc/sys/kernel/hung_task_timeout_secs
 report() {
-  dmesg -n 8
   echo w >/proc/sysrq-trigger
   ps -o pid,ppid,stat,args | grep -v ']$'
+  # Bytes that nobody reads are in the second column.
+  chroot /root ss -xnp
 }
 (sleep ${Math.max(0, run.timeoutMs - REPORT_MS) / 1000}; report) &
 chroot /root /bin/sh -c ${quote(inner)} </dev/null >/dev/ttyS0 2>&1
