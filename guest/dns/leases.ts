@@ -120,7 +120,7 @@ export class LeaseTable implements LeaseView {
   #makeRoom(entry: Entry): void {
     const { address, name } = entry;
     const names = this.#byAddress.get(address);
-    if (names !== undefined && names.size >= NAMES_PER_ADDRESS_MAX) this.#dropFirst([...names.values()]);
+    if (names !== undefined && names.size >= NAMES_PER_ADDRESS_MAX) this.#dropFirst(names.values());
     const addresses = this.#byName.get(name);
     if (addresses !== undefined && addresses.size >= ADDRESSES_PER_NAME_MAX) {
       const own = [...addresses].map((one) => this.#byAddress.get(one)?.get(name));
@@ -136,7 +136,7 @@ export class LeaseTable implements LeaseView {
     while (!this.#hasRoom(entry)) {
       const oldest = this.#byAddress.values().next();
       if (oldest.done) break;
-      this.#dropFirst([...oldest.value.values()]);
+      this.#dropFirst(oldest.value.values());
     }
   }
 
@@ -144,12 +144,11 @@ export class LeaseTable implements LeaseView {
     return this.#count < LEASES_MAX && this.#sizeBytes + entryBytes(entry) <= LEASES_MAX_BYTES;
   }
 
-  #dropFirst(entries: readonly Entry[]): void {
-    const first = entries.reduce<Entry | undefined>(
-      (earliest, entry) =>
-        earliest === undefined || entry.expiresAt < earliest.expiresAt ? entry : earliest,
-      undefined,
-    );
+  #dropFirst(entries: Iterable<Entry>): void {
+    let first: Entry | undefined;
+    for (const entry of entries) {
+      if (first === undefined || entry.expiresAt < first.expiresAt) first = entry;
+    }
     if (first !== undefined) this.#remove(first.address, first.name);
   }
 
