@@ -1,4 +1,5 @@
 import { Anchoring } from './anchoring.ts';
+import { followInCache } from './cache-follow.ts';
 import { Checkpointer } from './checkpoint.ts';
 import type { CommitPoint } from './commit.ts';
 import { CommitSealer, type VolumeHead } from './commit-sealer.ts';
@@ -92,6 +93,7 @@ export function assemble(
   const committer = new Committer(head, sealer, {
     ...base,
     isHeldUp: () => checkpointer.isBehind,
+    onStored: (layer, group) => followInCache({ index, memory, frames }, layer, group),
     onSettled: (commit) => {
       checkpointer.onSettled(commit);
       void repacker.run();

@@ -25,6 +25,8 @@ export interface CommitterParts {
   readonly health: Health;
   /** True while commits have to wait for a checkpoint, so that the tail which an attach reads stays bounded. */
   isHeldUp(): boolean;
+  /** Called in order, when the layer is stored and the index does not know yet. */
+  onStored(layer: Layer, group: DeltaGroup): void;
   /** Called in order, at the moment when the index is exactly as of that commit. */
   onSettled(commit: SettledCommit): void;
 }
@@ -210,6 +212,7 @@ export class Committer {
       const { layer, group, seq, pending } = batch;
       if (group === undefined) throw new RangeError('a batch settled before it was sealed');
       this.#batches.shift();
+      this.#parts.onStored(layer, group);
       this.#parts.index.apply(group);
       this.#parts.memory.drop(layer);
       if (seq === undefined || pending === undefined) continue;

@@ -1,6 +1,7 @@
 import { PosternError } from '../../shared/errors.ts';
-import { freeBytes, recycleBody } from '../../shared/objects/bodies.ts';
+import { recycleBody } from '../../shared/objects/bodies.ts';
 import { FieldReader } from './fields.ts';
+import { Frame } from './frame.ts';
 import type { KeyRing } from './keyring.ts';
 import type { VolumeLimits } from './limits.ts';
 import { ByteCache } from './lru.ts';
@@ -33,54 +34,6 @@ export interface FrameRequest {
 interface Handle {
   readonly entry: SegmentEntry;
   readonly seal: SegmentSeal;
-}
-
-/** A frame that is being fetched, or is there; its memory goes with whoever needs it last. */
-class Frame {
-  /** Resolves when `bytes` is there. */
-  readonly opened: Promise<void>;
-  #bytes: Buffer | undefined;
-  #users = 1;
-  #isCached = false;
-
-  /** One user has it from the start. `onOpened` may put it into the cache before anybody can think it unused. */
-  constructor(opening: Promise<Buffer>, onOpened: () => void) {
-    this.opened = opening.then((bytes) => {
-      this.#bytes = bytes;
-      onOpened();
-      this.#freeIfUnused();
-    });
-  }
-
-  get bytes(): Buffer {
-    if (this.#bytes === undefined) throw new RangeError('a frame that is not there any more');
-    return this.#bytes;
-  }
-
-  get length(): number {
-    return this.#bytes?.length ?? 0;
-  }
-
-  take(): this {
-    this.#users += 1;
-    return this;
-  }
-
-  release(): void {
-    this.#users -= 1;
-    this.#freeIfUnused();
-  }
-
-  setCached(isCached: boolean): void {
-    this.#isCached = isCached;
-    this.#freeIfUnused();
-  }
-
-  #freeIfUnused(): void {
-    if (this.#users > 0 || this.#isCached || this.#bytes === undefined) return;
-    freeBytes(this.#bytes);
-    this.#bytes = undefined;
-  }
 }
 
 /** Reads and opens frames: those near each other in one GET, each once at a time, the newest kept in a bounded cache. */
@@ -166,6 +119,22 @@ export class FrameReader {
     return { entry: handle.entry, spans: decodeSpans(reader, frames) };
   }
 
+  isCached(segment: number, frame: number): boolean {
+    return this.cache.has(numberOf(segment, frame));
+  }
+
+  /** Puts a frame into the cache that nobody has to fetch; its memory is the cache's from now on. */
+  insert(request: FrameRequest, bytes: Buffer): void {
+    const frame = new Frame(bytes);
+    this.#keep(frameKey(request), frame);
+    frame.release();
+  }
+
+  #keep(key: number, frame: Frame): void {
+    frame.setCached(true);
+    this.cache.set(key, frame);
+  }
+
   /** Forgets a segment that was freed. */
   forget(segment: number): void {
     this.#handles.delete(segment);
@@ -226,11 +195,9 @@ export class FrameReader {
         if (left === 0) recycleBody(bytes);
         return plain;
       });
-      const frame = new Frame(opening, () => {
+      const frame = Frame.fetched(opening, (fetched) => {
         this.#underWay.delete(key);
-        if (!keep) return;
-        frame.setCached(true);
-        this.cache.set(key, frame);
+        if (keep) this.#keep(key, fetched);
       });
       frame.opened.catch(() => this.#underWay.delete(key));
       held.set(key, frame);
@@ -262,6 +229,10 @@ export class FrameReader {
   }
 }
 
-function frameKey(request: FrameRequest): number {
-  return request.segment * FRAME_NUMBERS + request.frame;
+function frameKey({ segment, frame }: FrameRequest): number {
+  return numberOf(segment, frame);
+}
+
+function numberOf(segment: number, frame: number): number {
+  return segment * FRAME_NUMBERS + frame;
 }
