@@ -113,7 +113,8 @@ export function assemble(
   const room = (): Promise<void> => writer.room();
   const gatherBytes = Math.min(limits.segmentBytes, limits.dirtyBytes) / 4;
   const spill = (): void => committer.spill();
-  const repacker = new Repacker({ ...base, frames, checkpointer, room, gatherBytes, spill });
+  const useCount = (): number => reader.readCount + writer.writeCount;
+  const repacker = new Repacker({ ...base, frames, checkpointer, useCount, room, gatherBytes, spill });
   const anchoring = startAnchoring(options, limits, located, health, committer, waits);
   committer.anchorWith(anchoring);
   const anchoredPoint = (): CommitPoint => anchoring.anchored;

@@ -15,6 +15,7 @@ export class BlockReader {
   readonly #memory: Memory;
   readonly #index: VolumeIndex;
   readonly #frames: FrameReader;
+  readCount = 0;
 
   constructor(memory: Memory, index: VolumeIndex, frames: FrameReader) {
     this.#memory = memory;
@@ -24,6 +25,7 @@ export class BlockReader {
 
   /** Fills `target`, a whole number of blocks. @throws ERR_VOLUME_CORRUPT, _MISSING, _UNAVAILABLE */
   async read(first: number, target: Buffer): Promise<void> {
+    this.readCount += 1;
     const count = target.length / BLOCK_BYTES;
     for (let at = 0; at < count; at += WINDOW_BLOCKS) {
       const end = Math.min(count, at + WINDOW_BLOCKS);

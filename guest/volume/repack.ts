@@ -13,6 +13,11 @@ import { type FrameSpan, location, locationSegment } from './segment.ts';
 /** What is read of a sparse segment at a time: one GET for frames that lie side by side, however small they are. */
 const READ_BYTES = 1024 * 1024;
 
+/** While somebody uses the volume, repacking rests so many times as long as it works: it can wait, they cannot. */
+const REST_FACTOR = 2;
+/** After a store that was slow once. */
+const REST_MAX_MS = 1000;
+
 export interface RepackerParts {
   readonly index: VolumeIndex;
   readonly memory: Memory;
@@ -20,6 +25,8 @@ export interface RepackerParts {
   readonly checkpointer: Checkpointer;
   readonly health: Health;
   readonly environment: VolumeEnvironment;
+  /** How often somebody has read or written so far. */
+  useCount(): number;
   /** Resolves when there may be room in memory again. */
   room(): Promise<void>;
   /** What is gathered of sparse and small segments before it is written, as one segment where it can be. */
@@ -133,9 +140,21 @@ export class Repacker {
     if (entry.kind === 'index') return this.#movePages(number, spans);
     this.repackedSegments += 1;
     for (let from = 0; from < spans.length; ) {
-      const some = upTo(READ_BYTES, spans, from);
-      await this.#gatherFrames(number, from, some, gathered);
+      const at = from;
+      const some = upTo(READ_BYTES, spans, at);
+      await this.#giveWay(() => this.#gatherFrames(number, at, some, gathered));
       from += some.length;
+    }
+  }
+
+  async #giveWay(work: () => Promise<void>): Promise<void> {
+    const { environment, useCount } = this.#parts;
+    const { clock } = environment;
+    const countBefore = useCount();
+    const startMs = clock.nowMs();
+    await work();
+    if (useCount() !== countBefore) {
+      await clock.sleep(Math.min(REST_FACTOR * (clock.nowMs() - startMs), REST_MAX_MS));
     }
   }
 

@@ -25,12 +25,14 @@ export class BlockWriter {
   readonly #parts: WriterParts;
   /** Blocks whose old content is being fetched for a partial write; `isStale` once somebody else wrote them. */
   readonly #merging = new Map<number, Set<{ isStale: boolean }>>();
+  writeCount = 0;
 
   constructor(parts: WriterParts) {
     this.#parts = parts;
   }
 
   async write(offset: number, data: Buffer): Promise<void> {
+    this.writeCount += 1;
     await this.#admission();
     for (let at = 0; at < data.length; ) {
       const block = Math.floor((offset + at) / BLOCK_BYTES);
