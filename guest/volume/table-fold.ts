@@ -21,6 +21,11 @@ const CANDIDATES_MAX = 16_384;
 const SWEEP_SEGMENTS = 32_768;
 /** A commit's own frames, when they are no more than 256 KiB, are better off together with others. */
 const SMALL_BLOCKS = 64;
+/**
+ * Where a commit's own frames are no more than 64 KiB, two GETs cost more than what half of them takes up: who flushes all
+ * the time leaves hundreds a second, most of which die before the next sweep looks at them.
+ */
+const TINY_BLOCKS = 16;
 
 export interface TableFoldParts {
   readonly objects: VolumeObjects;
@@ -134,8 +139,10 @@ export class TableFold {
         this.candidates.delete(number);
         return undefined;
       }
-      const isSparse = entry.liveBlocks < limits.repackBelow * blockCount(entry);
-      const isSmall = this.#isSweeping && entry.kind === 'inline' && blockCount(entry) <= SMALL_BLOCKS;
+      const blocks = blockCount(entry);
+      const isTiny = entry.kind === 'inline' && blocks <= TINY_BLOCKS;
+      const isSparse = entry.liveBlocks < limits.repackBelow * blocks && (this.#isSweeping || !isTiny);
+      const isSmall = this.#isSweeping && entry.kind === 'inline' && blocks <= SMALL_BLOCKS;
       const isOld = entry.generation < sealer.generation;
       if (
         (isSparse || isOld || isSmall) &&

@@ -59,3 +59,23 @@ test('repacking rests twice as long as it works while somebody uses the volume, 
     `${besideMs} ms beside a reader, ${aloneMs} ms alone`,
   );
 });
+
+test('what is sparse of a small commit waits for the next look at all segments', async () => {
+  const world = new World(13);
+  await world.run(async () => {
+    await createVolume(world.creation(2 * HOLE));
+    const volume = await attachVolume(world.access());
+    const { checkpointer, repacker } = volume.parts;
+    await repacker.pause();
+    const blocks = Array.from({ length: 8 }, (_, count) => 2 * count * BLOCK_BYTES);
+    for (const some of [blocks, blocks.slice(3)]) {
+      for (const at of some) await volume.write(at, Buffer.alloc(BLOCK_BYTES, some.length), NO);
+      await volume.flush();
+    }
+    await checkpointer.request();
+    assert.equal(checkpointer.candidates.size, 0);
+    await checkpointer.request({ sweep: true });
+    assert.ok(checkpointer.candidates.size > 0);
+    await volume.detach();
+  });
+});
