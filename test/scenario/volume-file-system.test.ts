@@ -15,8 +15,8 @@ import { ServingProcess, VolumeProcess } from './storage/volume-process.ts';
 
 const MIB = 1024 * 1024;
 const SIZE_BYTES = 512 * MIB;
-/** Random data that build-tree.sh writes, deletes and trims; what is left is less than that. */
-const GONE_BYTES = 48 * MIB;
+/** Random data that build-tree.sh writes, deletes and trims; what is left is about half of that, more or less with the seed. */
+const GONE_BYTES = 96 * MIB;
 const MARKER = 'plaintext-that-must-not-be-seen';
 const SEED = Number(process.env['SEED'] ?? Date.now() & 0x7fffffff);
 const OPERATIONS = process.env['SLOW'] === '1' ? 20_000 : 600;

@@ -32,7 +32,7 @@ dd if=/dev/urandom of=holes bs=1M count=8 conv=fsync status=none
 fallocate --punch-hole --offset 1000000 --length 3000000 holes
 fallocate --punch-hole --offset 6291456 --length 4096 holes
 fallocate --zero-range --offset 100 --length 70000 holes
-dd if=/dev/urandom of=gone bs=1M count=48 conv=fsync status=none
+dd if=/dev/urandom of=gone bs=1M count=96 conv=fsync status=none
 rm gone
 for n in $(seq 10); do
   echo "$n" >>journal
