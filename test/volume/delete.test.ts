@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { attachVolume } from '../../guest/volume/attach.ts';
 import { checkVolume } from '../../guest/volume/check.ts';
 import { createVolume, type VolumeAccess } from '../../guest/volume/create.ts';
@@ -156,45 +156,50 @@ function stepped(world: World, stopAt: number, meanwhile: () => Promise<void>) {
   return { access, end };
 }
 
+/** `run` with the stop one moment later each time, until there is none to come to. */
+async function atEachStep(
+  t: TestContext,
+  run: (world: World, agent: Agent, stopAt: number) => Promise<{ removal: string; isOver: boolean }>,
+): Promise<{ stopAt: number; kept: number }> {
+  let [stopAt, kept] = [1, 0];
+  for (let isOver = false; !isOver; stopAt += 1) {
+    const world = new World(stopAt);
+    const agent = new Agent();
+    await world.run(async () => {
+      await detachedVolume(world);
+      const ran = await run(world, agent, stopAt);
+      isOver = ran.isOver;
+      if (await assertSettled(world, agent, ran.removal, `step ${stopAt}`)) kept += 1;
+    });
+  }
+  t.diagnostic(`${stopAt} steps, the agent kept the volume at ${kept}`);
+  return { stopAt, kept };
+}
+
 describe('a deletion and an attach of a detached volume at one moment', () => {
   for (const takeover of [false, true]) {
     const how = takeover ? 'both with takeover' : 'neither with takeover';
     test(`an attach at every step of a deletion, ${how}`, async (t) => {
-      let [stopAt, kept] = [1, 0];
-      for (let isOver = false; !isOver; stopAt += 1) {
-        const world = new World(stopAt);
-        const agent = new Agent();
-        await world.run(async () => {
-          await detachedVolume(world);
-          const { access, end } = stepped(world, stopAt, async () => {
-            await outcome(agent.attach(world.access(), takeover));
-          });
-          const removal = await outcome(deletion(access, takeover));
-          isOver = !(await end());
-          if (await assertSettled(world, agent, removal, `step ${stopAt}`)) kept += 1;
+      const { stopAt, kept } = await atEachStep(t, async (world, agent, at) => {
+        const { access, end } = stepped(world, at, async () => {
+          await outcome(agent.attach(world.access(), takeover));
         });
-      }
-      t.diagnostic(`${stopAt} steps, the agent kept the volume at ${kept}`);
+        const removal = await outcome(deletion(access, takeover));
+        return { removal, isOver: !(await end()) };
+      });
       assert.ok(kept > 0 && kept < stopAt - 2);
     });
 
     test(`a deletion at every step of an attach, ${how}`, async (t) => {
-      let [stopAt, kept] = [1, 0];
-      for (let isOver = false; !isOver; stopAt += 1) {
-        const world = new World(stopAt);
-        const agent = new Agent();
-        await world.run(async () => {
-          await detachedVolume(world);
-          let removal = 'never';
-          const { access, end } = stepped(world, stopAt, async () => {
-            removal = await outcome(deletion(world.access(), takeover));
-          });
-          await outcome(agent.attach(access, takeover));
-          isOver = !(await end());
-          if (await assertSettled(world, agent, removal, `step ${stopAt}`)) kept += 1;
+      const { stopAt, kept } = await atEachStep(t, async (world, agent, at) => {
+        let removal = 'never';
+        const { access, end } = stepped(world, at, async () => {
+          removal = await outcome(deletion(world.access(), takeover));
         });
-      }
-      t.diagnostic(`${stopAt} steps, the agent kept the volume at ${kept}`);
+        await outcome(agent.attach(access, takeover));
+        const isOver = !(await end());
+        return { removal, isOver };
+      });
       // Who takes over does so at any moment: but for the last, at which there was no deletion.
       assert.ok(takeover ? kept === 1 : kept > 1 && kept < stopAt - 2);
     });
